@@ -1,0 +1,101 @@
+"""One question about one thing, and a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from open_crema.features import Features
+from open_crema.modality import canonical
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question.
+
+    media: sense -> path of that sense's own file; "video" also serves the senses that an expert
+        can make from it (its sound track, its optical flow).
+    question: the whole text for the LLM as the task writes it (Table 11), options included.
+    answers: accepted answers, the first is the training target; empty where unknown.
+    options: for multiple choice, the texts to choose from; answers then holds the right one.
+    """
+
+    id: str
+    question: str
+    media: Mapping[str, str]
+    answers: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    type: str = ""
+
+
+@dataclass(frozen=True)
+class SenseBatch:
+    """Features of one sense for a batch. A sample without it has an all-False mask.
+
+    tokens ``[B, S, K, W]``, mask ``[B, S, K]`` bool, times ``[B, S, 2]`` seconds.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    times: Tensor
+
+    @property
+    def segments(self) -> Tensor:
+        """``[B, S]`` bool: which segments are real."""
+        return self.mask.any(dim=2)
+
+    @property
+    def present(self) -> Tensor:
+        """``[B]`` bool: which samples have the sense at all."""
+        return self.mask.flatten(1).any(dim=1)
+
+    def to(self, device: torch.device | str) -> SenseBatch:
+        return SenseBatch(self.tokens.to(device), self.mask.to(device), self.times.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions with the features of whichever senses each of them has."""
+
+    samples: tuple[Sample, ...]
+    senses: Mapping[str, SenseBatch] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def only(self, senses: Iterable[str]) -> Batch:
+        """The same questions with no more than these senses; ``only([])`` is question-only."""
+        wanted = set(senses)
+        return replace(self, senses={s: x for s, x in self.senses.items() if s in wanted})
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, senses={s: x.to(device) for s, x in self.senses.items()})
+
+
+def collate(items: Sequence[tuple[Sample, Mapping[str, Features]]]) -> Batch:
+    """Pads each sense to the batch's longest S and K; absent senses become all-False rows."""
+    senses = canonical(sense for _, features in items for sense in features)
+    return Batch(
+        samples=tuple(sample for sample, _ in items),
+        senses={s: _pad([features.get(s) for _, features in items]) for s in senses},
+    )
+
+
+def _pad(items: Sequence[Features | None]) -> SenseBatch:
+    present = [f for f in items if f is not None]
+    segments = max(f.tokens.shape[0] for f in present)
+    keys = max(f.tokens.shape[1] for f in present)
+    like = present[0].tokens
+    tokens = like.new_zeros(len(items), segments, keys, like.shape[2])
+    mask = torch.zeros(len(items), segments, keys, dtype=torch.bool)
+    times = torch.zeros(len(items), segments, 2, dtype=torch.float64)
+    for row, f in enumerate(items):
+        if f is not None:
+            s, k = f.mask.shape
+            tokens[row, :s, :k] = f.tokens
+            mask[row, :s, :k] = f.mask
+            times[row, :s] = f.times
+    return SenseBatch(tokens, mask, times)

@@ -1,0 +1,174 @@
+"""What a modality (a sense) IS, as data: the eight built-ins and the registry for everyone else's.
+
+A modality names how its own file is read, how an expert makes it from the video when no file is
+given, which kind of frozen encoder turns it into features, and how its segments line up with the
+primary sense's. Nothing here opens a file or loads a model.
+
+Third parties add one from their own package, with no edit here, by decorator::
+
+    @modality(name="imu", label="Motion Sensor", reader=read_imu, alignment="overlap")
+    class ImuEncoder: ...
+
+or by an entry point of the group ``open_crema.modalities`` that names a :class:`Modality`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeVar
+
+from open_crema.errors import ConfigError
+
+Alignment = Literal["frames", "overlap", "mean", "repeat"]
+Target = str | Callable[..., Any]
+T = TypeVar("T", bound=Callable[..., Any])
+
+ENTRY_POINT_GROUP = "open_crema.modalities"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One sense.
+
+    name: key in configurations, data files and adapter folders.
+    label: what the prompt calls it; segments are numbered ("Depth Map 2: ", paper, footnote 4).
+    encoder: the kind of frozen encoder ("vision", "audio", "point", resolved by the
+        configuration), or a factory that takes no argument.
+    reader: ``(path, *, frames, limits) -> media`` for the sense's own file; a callable or
+        "module:function".
+    expert: the same signature, applied to the VIDEO's file when the sense has none of its own;
+        None when the sense cannot be made from video.
+    alignment: how its S segments meet the T segments of the primary sense: "frames" (same T),
+        "overlap" (weighted by overlap in time), "mean" (all segments averaged), "repeat" (S = 1).
+    norm: whether a LayerNorm stands before the Q-Former; the published point path has none.
+    cost: relative cost of obtaining its features; orders the senses for early exit at inference.
+    """
+
+    name: str
+    label: str
+    encoder: Target
+    reader: Target
+    expert: Target | None = None
+    alignment: Alignment = "frames"
+    norm: bool = True
+    cost: float = 1.0
+
+    def numbered(self) -> bool:
+        """Whether the prompt numbers its segments; a static thing (a point cloud) has only one."""
+        return self.alignment != "repeat"
+
+
+_READERS = "open_crema.experts.senses"
+
+BUILT_INS: tuple[Modality, ...] = (
+    Modality("video", "Frame", "vision", f"{_READERS}:read_pictures", f"{_READERS}:read_pictures"),
+    Modality(
+        "audio",
+        "Audio",
+        "audio",
+        f"{_READERS}:read_sound",
+        f"{_READERS}:read_sound",
+        alignment="overlap",
+        cost=0.5,
+    ),
+    Modality(
+        "flow",
+        "Optical Flow",
+        "vision",
+        f"{_READERS}:read_pictures",
+        f"{_READERS}:flow_of_video",
+        cost=3.0,
+    ),
+    Modality("depth", "Depth Map", "vision", f"{_READERS}:read_depth_pictures", cost=2.0),
+    Modality("normal", "Surface Normal", "vision", f"{_READERS}:read_pictures", cost=2.0),
+    Modality(
+        "point",
+        "3D Model",
+        "point",
+        f"{_READERS}:read_point_features",
+        alignment="repeat",
+        norm=False,
+        cost=4.0,
+    ),
+    Modality("touch", "Touch Map", "vision", f"{_READERS}:read_pictures"),
+    Modality("thermal", "Thermal Heatmap", "vision", f"{_READERS}:read_pictures"),
+)
+
+_registry: dict[str, Modality] = {m.name: m for m in BUILT_INS}
+_built_in_order = {m.name: i for i, m in enumerate(BUILT_INS)}
+_entry_points_read = False
+
+
+def register(new: Modality) -> Modality:
+    """Adds a modality. Raises ConfigError where the name is taken by a different one."""
+    if _registry.get(new.name, new) != new:
+        raise ConfigError(f"modality {new.name!r} is already registered; choose another name")
+    if not new.name.replace("_", "").isalnum() or not new.name.isascii():
+        raise ConfigError(f"modality name {new.name!r}: use ASCII letters, digits and '_'")
+    _registry[new.name] = new
+    return new
+
+
+def modality(**fields: Any) -> Callable[[T], T]:
+    """Decorator form of :func:`register`: the decorated class or function is the encoder."""
+
+    def add(encoder: T) -> T:
+        register(Modality(encoder=encoder, **fields))
+        return encoder
+
+    return add
+
+
+def _read_entry_points() -> None:
+    global _entry_points_read
+    if _entry_points_read:
+        return
+    _entry_points_read = True
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        loaded = point.load()
+        if isinstance(loaded, Modality):
+            register(loaded)
+        elif point.name not in _registry:  # a module whose decorators register on import is fine
+            raise ConfigError(
+                f"entry point {point.name!r} ({point.value}) of {ENTRY_POINT_GROUP} gives a "
+                f"{type(loaded).__name__}, not an open_crema.modality.Modality"
+            )
+
+
+def get(name: str) -> Modality:
+    """The modality of that name. Raises ConfigError that names the nearest known one."""
+    if name not in _registry:
+        _read_entry_points()
+    if name not in _registry:
+        near = difflib.get_close_matches(name, _registry, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown sense {name!r}: {hint}known: {', '.join(names())}")
+    return _registry[name]
+
+
+def names() -> list[str]:
+    """Every registered modality in canonical order."""
+    _read_entry_points()
+    return canonical(_registry)
+
+
+def canonical(senses: Iterable[str]) -> list[str]:
+    """Built-ins in their order above, then all others by name.
+
+    Everything that sums, concatenates or draws random numbers over senses uses this order, so
+    that the order in which somebody lists them never changes a result.
+    """
+    return sorted(set(senses), key=lambda s: (_built_in_order.get(s, len(_built_in_order)), s))
+
+
+def resolve(target: Target) -> Callable[..., Any]:
+    """The callable behind a "module:attribute" reference (or the callable itself)."""
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
