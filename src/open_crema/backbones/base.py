@@ -1,0 +1,171 @@
+"""What the model asks of a frozen LLM, whichever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -100  # the label that a cross-entropy skips
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    pad_token_id: int
+    eos_token_id: int
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The LLM's input: embeds ``[B, L, D]`` and mask ``[B, L]`` (1 = real, int64)."""
+
+    embeds: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """loss: mean cross-entropy over target tokens; logits ``[B, A, V]`` and labels ``[B, A]``
+    (-100 where there is no target) of the A target positions."""
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Generation:
+    """ids ``[B, N]`` of the new tokens (with the decoder's start token for encoder-decoders), the
+    decoded texts, and scores ``[steps, B, V]``, the logits of each step of a greedy search."""
+
+    ids: Tensor
+    texts: list[str]
+    scores: Tensor | None
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """log_likelihood ``[B, O]`` of each option's tokens given the prompt, and how many tokens
+    ``[B, O]`` each has, end token included. Samples with fewer options have -inf and 1."""
+
+    log_likelihood: Tensor
+    tokens: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """``[B, O]``: length-normalised."""
+        return self.log_likelihood / self.tokens
+
+    def probabilities(self) -> Tensor:
+        """``[B, O]``: softmax over the options of the length-normalised log-likelihoods."""
+        return self.mean.softmax(dim=1)
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen LLM.
+
+    side: the end at which a batch of prompts is padded. width: of its embeddings.
+    before, after: token ids that its chat template puts around the user's turn, or the end token
+    that closes an encoder's input.
+    """
+
+    side: Literal["left", "right"]
+
+    def __init__(self, llm: Any, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.llm = llm.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.width: int = llm.get_input_embeddings().embedding_dim
+        self.before: list[int] = []
+        self.after: list[int] = []
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text alone, without special tokens."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def target(self, answer: str) -> list[int]:
+        """Token ids that the LLM must produce, end token included."""
+        return [*self.encode(answer), self.tokenizer.eos_token_id]
+
+    def decode(self, ids: Tensor) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """``[...] -> [..., D]``"""
+        embedded: Tensor = self.llm.get_input_embeddings()(ids)
+        return embedded
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.llm.get_input_embeddings().weight.device
+        return device
+
+    def pad(self, sequences: Sequence[Sequence[int]], value: int) -> Tensor:
+        """``[B, longest]`` int64, padded on the right."""
+        longest = max(map(len, sequences))
+        rows = [[*s, *[value] * (longest - len(s))] for s in sequences]
+        return torch.tensor(rows, dtype=torch.long, device=self.device)
+
+    @abstractmethod
+    def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
+        """Teacher-forced loss and logits of the targets (token ids, end token included)."""
+
+    @abstractmethod
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        scores: bool = False,
+    ) -> Generation:
+        """Greedy (``beams=1``) or beam search, without sampling."""
+
+    @abstractmethod
+    def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:
+        """How likely each option (token ids) of each sample is; the prompt is read once."""
+
+    def _generation(self, found: Any, *, scores: bool) -> Generation:
+        stacked = torch.stack(found.scores) if scores else None
+        return Generation(found.sequences, [self.decode(row) for row in found.sequences], stacked)
+
+    def _flat_options(
+        self, options: Sequence[Sequence[Sequence[int]]]
+    ) -> tuple[Tensor, Tensor, list[list[Sequence[int]]]]:
+        """All options of a batch as rows: ids ``[B * O, A]`` and labels, O the most options."""
+        most = max(map(len, options))
+        filled = [[*own, *[[self.tokenizer.eos_token_id]] * (most - len(own))] for own in options]
+        flat = [option for own in filled for option in own]
+        ids = self.pad(flat, self.tokenizer.pad_token_id)
+        return ids, self.pad(flat, IGNORED), filled
+
+    @staticmethod
+    def _option_scores(
+        logits: Tensor, labels: Tensor, options: Sequence[Sequence[Sequence[int]]]
+    ) -> OptionScores:
+        """From logits and labels ``[B * O, A]`` of the filled options."""
+        log_p = logits.float().log_softmax(dim=-1)
+        taken = log_p.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0]
+        real = labels != IGNORED
+        total = (taken * real).sum(dim=1).unflatten(0, (len(options), -1))
+        count = real.sum(dim=1).unflatten(0, (len(options), -1))
+        for row, own in enumerate(options):
+            total[row, len(own) :] = -torch.inf
+        return OptionScores(total, count)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch's real tokens; logits ``[B, A, V]``, labels ``[B, A]``."""
+    return nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+    )

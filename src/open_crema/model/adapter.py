@@ -1,0 +1,60 @@
+"""One sense's MMQA, the modality-specific multi-query adapter (paper 3.2): all that is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from open_crema.config import ModelConfig
+from open_crema.modality import Modality
+from open_crema.model.qformer import LoraLayer, QFormer
+
+
+class Adapter(nn.Module):
+    """Queries, low-rank updates and projections of one sense.
+
+    ``forward(qformer, tokens [N, K, W], mask [N, K]) -> [N, Q, D]``: N segments of frozen-encoder
+    output become Q tokens each in the LLM's embedding space. :meth:`memory` and :meth:`read` are
+    its two halves: what the Q-Former attends to, and what it makes of it.
+    """
+
+    def __init__(
+        self, modality: Modality, config: ModelConfig, encoder_width: int, llm_width: int
+    ) -> None:
+        super().__init__()
+        shape = config.qformer
+        self.uses_lora = modality.name not in config.lora.skip
+        self.queries = nn.Parameter(torch.empty(shape.queries, shape.width))
+        nn.init.normal_(self.queries, std=0.02)
+        # "a fully connected layer when dimension misalignment happens" (paper 3.2)
+        self.input_projection = (
+            nn.Linear(encoder_width, shape.encoder_width)
+            if encoder_width != shape.encoder_width
+            else None
+        )
+        self.input_norm = nn.LayerNorm(shape.encoder_width) if modality.norm else None
+        self.lora = nn.ModuleList(
+            LoraLayer(shape.width, config.lora)
+            for _ in range(shape.layers if self.uses_lora else 0)
+        )
+        self.projection = nn.Linear(shape.width, llm_width)
+
+    def memory(self, tokens: Tensor) -> Tensor:
+        """``[N, K, W] -> [N, K, E]``, what the Q-Former's cross-attention reads."""
+        tokens = tokens.to(self.queries.dtype)
+        if self.input_projection is not None:
+            tokens = self.input_projection(tokens)
+        return tokens if self.input_norm is None else self.input_norm(tokens)
+
+    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
+        """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates."""
+        out: Tensor = qformer(self.queries, memory, mask, self.lora if self.uses_lora else None)
+        return out
+
+    def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor) -> Tensor:
+        projected: Tensor = self.projection(self.read(qformer, self.memory(tokens), mask))
+        return projected
+
+    def lora_matrices(self) -> list[nn.Parameter]:
+        """The matrices whose gradient the released code's early exit watches."""
+        return list(self.lora.parameters())

@@ -1,0 +1,124 @@
+"""The model: query each sense, fuse, prompt the frozen LLM.
+
+A batch goes through ``query`` (adapters and the shared Q-Former), ``fusion`` (blocks),
+``assemble`` (prompt), the backbone (answer, loss or option scores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from open_crema import modality
+from open_crema.backbones.base import Backbone, Generation, OptionScores, Output, Prompt
+from open_crema.config import ModelConfig
+from open_crema.data.sample import Batch, SenseBatch
+from open_crema.encoders.registry import width_for
+from open_crema.errors import DataError
+from open_crema.modality import canonical
+from open_crema.model.adapter import Adapter
+from open_crema.model.fusion import Fusion, QueryTokens
+from open_crema.model.prompt import assemble
+from open_crema.model.qformer import QFormer
+
+
+class Crema(nn.Module):
+    """A frozen LLM with one adapter a sense, a shared Q-Former and a fusion.
+
+    encoder_widths: sense -> width of its frozen encoder's features, where it differs from what
+    the configured encoder gives.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        backbone: Backbone,
+        encoder_widths: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.senses = canonical(config.senses)
+        self.qformer = QFormer(config.qformer).requires_grad_(False)
+        self.adapters = nn.ModuleDict()
+        for sense in self.senses:  # in canonical order: listing order must not change the init
+            kind = modality.get(sense)
+            width = (encoder_widths or {}).get(sense) or width_for(kind, config.encoders)
+            self.adapters[sense] = Adapter(kind, config, width, backbone.width)
+        self.fusion = Fusion(config.senses, backbone.width, config.fusion, config.align)
+        self.backbone = backbone
+
+    def train(self, mode: bool = True) -> Crema:
+        """The frozen LLM stays in evaluation mode unless ``llm_dropout`` is set."""
+        super().train(mode)
+        self.backbone.train(mode and self.config.llm_dropout > 0)
+        return self
+
+    def query(self, sense: str, x: SenseBatch) -> QueryTokens:
+        """One sense's tokens in the LLM's space, ``[B, S, Q, D]``; padded segments are not run."""
+        adapter = self.adapters[sense]
+        segments = x.segments
+        if bool(segments.all()):
+            rows, mask = x.tokens.flatten(0, 1), x.mask.flatten(0, 1)
+            tokens = adapter(self.qformer, rows, mask).unflatten(0, segments.shape)
+            return QueryTokens(tokens, segments, x.times)
+        rows = adapter(self.qformer, x.tokens[segments], x.mask[segments])
+        tokens = rows.new_zeros(*segments.shape, *rows.shape[1:])
+        tokens = tokens.index_put(segments.nonzero(as_tuple=True), rows)
+        return QueryTokens(tokens, segments, x.times)
+
+    def query_all(self, batch: Batch) -> dict[str, QueryTokens]:
+        """Every sense of the batch that this model has."""
+        return {s: self.query(s, batch.senses[s]) for s in self.senses if s in batch.senses}
+
+    def prompt(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Prompt:
+        questions = [sample.question for sample in batch.samples]
+        return assemble(self.backbone, self.fusion(tokens), questions, self.config)
+
+    def answer(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Output:
+        """Loss and logits from given query tokens (so that unchanged ones can be reused)."""
+        for sample in batch.samples:
+            if not sample.answers:
+                raise DataError(f"sample {sample.id!r} has no answer to train on")
+        targets = [self.backbone.target(sample.answers[0]) for sample in batch.samples]
+        output: Output = self.backbone(self.prompt(tokens, batch), targets)
+        return output
+
+    def forward(self, batch: Batch) -> Output:
+        """``.loss`` over the first answers' tokens and their ``.logits``."""
+        return self.answer(self.query_all(batch), batch)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, *, max_new_tokens: int = 10, **search: Any) -> Generation:
+        """Answers as text; ``search``: beams, length_penalty, scores."""
+        prompt = self.prompt(self.query_all(batch), batch)
+        return self.backbone.generate(prompt, max_new_tokens=max_new_tokens, **search)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> OptionScores:
+        """How likely each of the samples' options is. Raises DataError where there are none."""
+        for sample in batch.samples:
+            if not sample.options:
+                raise DataError(f"sample {sample.id!r} has no options to score")
+        options = [[self.backbone.target(o) for o in s.options] for s in batch.samples]
+        return self.backbone.score(self.prompt(self.query_all(batch), batch), options)
+
+    def unit(self, sense: str) -> Iterator[nn.Parameter]:
+        """What one sub-step of sequential training updates: the sense's adapter and the fusion."""
+        yield from self.adapters[sense].parameters()
+        yield from self.fusion.parameters()
+
+    def gate_strength(self, tokens: Mapping[str, QueryTokens]) -> dict[str, Tensor]:
+        """``{sense: [B]}``: each assistant's share of the fused tokens, the norm of ``W_m q_m``
+        relative to the sum of all such norms; empty without a self-gated fusion."""
+        norms = {
+            s: nn.functional.linear(q.tokens, self.fusion.blocks[s]).flatten(1).norm(dim=1)
+            for s, q in tokens.items()
+            if s in self.fusion.blocks
+        }
+        if not norms:
+            return {}
+        total = torch.stack(list(norms.values())).sum(dim=0).clamp(min=1e-12)
+        return {s: n / total for s, n in norms.items()}

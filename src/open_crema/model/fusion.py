@@ -1,0 +1,212 @@
+"""Fusion: how the assisting senses' query tokens reach the LLM beside the primary sense's.
+
+The published self-gated fusion (paper eq. 3) is one Linear over the channel-concatenation of the
+assisting tokens. ``W [q2; ...; qn] + b`` equals ``sum_m W_m q_m + b``, so the fusion owns one block
+``W_m`` a sense and one bias, and grows by adding blocks. The sum runs in canonical order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from open_crema import modality
+from open_crema.config import AlignConfig, FusionConfig
+from open_crema.modality import Alignment, canonical
+
+
+@dataclass(frozen=True)
+class QueryTokens:
+    """A sense's tokens in the LLM's space: tokens ``[B, S, Q, D]``, segments ``[B, S]`` bool
+    (which are real), times ``[B, S, 2]`` seconds."""
+
+    tokens: Tensor
+    segments: Tensor
+    times: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """``[B]`` bool"""
+        return self.segments.any(dim=1)
+
+    def detach(self) -> QueryTokens:
+        return QueryTokens(self.tokens.detach(), self.segments, self.times)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive tokens of the LLM's input: label (its text prefix), tokens ``[B, N, D]``, mask
+    ``[B, N]`` bool. sense is None for fused tokens; segment is the block's place in time."""
+
+    label: str
+    sense: str | None
+    segment: int
+    tokens: Tensor
+    mask: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """``[B]`` bool"""
+        return self.mask.any(dim=1)
+
+
+FUSED_LABEL = "Other senses: "
+
+
+def alignment_weights(primary: QueryTokens, sense: QueryTokens, how: Alignment) -> Tensor:
+    """``[B, T, S]``: how much each segment of a sense gives to each segment of the primary one.
+
+    Rows sum to 1 where both are real, else to 0. One segment is repeated; as many as the primary
+    has are taken one to one, if "frames"; else weights are overlaps in time, and a primary segment
+    that overlaps none takes the nearest in time; "mean" averages all segments.
+    """
+    valid = primary.segments[:, :, None] & sense.segments[:, None, :]  # [B, T, S]
+    count = sense.segments.sum(dim=1)  # [B]
+    mean = valid.double()
+    if how == "mean" or how == "repeat":
+        weights = mean
+    else:
+        start = torch.maximum(primary.times[:, :, None, 0], sense.times[:, None, :, 0])
+        end = torch.minimum(primary.times[:, :, None, 1], sense.times[:, None, :, 1])
+        signed = (end - start).masked_fill(~valid, -torch.inf)  # negative: the gap between them
+        overlap = signed.clamp(min=0).masked_fill(~valid, 0)
+        nearest = nn.functional.one_hot(signed.argmax(dim=2), signed.shape[2]) * valid
+        weights = torch.where(overlap.sum(dim=2, keepdim=True) > 0, overlap, nearest.double())
+        weights = torch.where((count == 1)[:, None, None], mean, weights)
+    if how == "frames":
+        one_to_one = torch.eye(*valid.shape[1:], dtype=torch.double, device=valid.device) * valid
+        same = count == primary.segments.sum(dim=1)
+        weights = torch.where(same[:, None, None], one_to_one, weights)
+    total = weights.sum(dim=2, keepdim=True)
+    return (weights / total.clamp(min=torch.finfo(torch.double).tiny)).to(primary.tokens.dtype)
+
+
+def align(primary: QueryTokens, sense: QueryTokens, how: Alignment) -> Tensor:
+    """``[B, T, Q, D]``: a sense's tokens on the segments of the primary one, 0 where absent."""
+    return torch.einsum("bts,bsqd->btqd", alignment_weights(primary, sense, how), sense.tokens)
+
+
+class Fusion(nn.Module):
+    """Turns every sense's query tokens into the blocks of the LLM's input.
+
+    ``forward({sense: QueryTokens}) -> list[Block]``. The primary sense of a sample is the first
+    one present in canonical order (video, if there). "self-gated" merges all others into one
+    block of the primary's size (eq. 3); "concat" hands each sense's own tokens to the LLM.
+    """
+
+    def __init__(
+        self, senses: Sequence[str], width: int, config: FusionConfig, align: AlignConfig
+    ) -> None:
+        super().__init__()
+        self.senses = canonical(senses)
+        self.width = width
+        self.config = config
+        self.align = align
+        self.blocks = nn.ParameterDict()
+        self.bias: nn.Parameter | None = None
+        if self.gated and len(self.senses) > 1:
+            assistants = self.senses[1:]
+            bound = (len(assistants) * width) ** -0.5  # nn.Linear's init, fan-in of all blocks
+            for sense in assistants:
+                self.blocks[sense] = nn.Parameter(torch.empty(width, width).uniform_(-bound, bound))
+            self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
+
+    @property
+    def gated(self) -> bool:
+        return self.config.kind == "self-gated"
+
+    def add(self, sense: str) -> None:
+        """Grows by a zero block: outputs stay as they are until it is trained."""
+        self.senses = canonical([*self.senses, sense])
+        if not self.gated:
+            return
+        if self.bias is None:
+            self.bias = nn.Parameter(torch.zeros(self.width))
+        for new in self.senses[1:]:  # the former first sense needs a block if it no longer leads
+            if new not in self.blocks:
+                like = self.bias
+                self.blocks[new] = nn.Parameter(like.new_zeros(self.width, self.width))
+
+    def remove(self, sense: str) -> None:
+        """Takes a sense out; the others' blocks stay as they are."""
+        self.senses = [s for s in self.senses if s != sense]
+        if sense in self.blocks:
+            del self.blocks[sense]
+
+    def how(self, sense: str) -> Alignment:
+        how = modality.get(sense).alignment
+        return self.align.audio if sense == "audio" else how
+
+    def forward(self, senses: Mapping[str, QueryTokens]) -> list[Block]:
+        blocks: list[Block] = []
+        if not senses:
+            return blocks
+        order = [s for s in self.senses if s in senses]
+        free = torch.ones_like(senses[order[0]].present)  # samples without a primary sense yet
+        for i, primary in enumerate(order):
+            lead = senses[primary].present & free
+            free = free & ~lead
+            if bool(lead.any()):
+                blocks += self._led_by(primary, lead, {s: senses[s] for s in order[i:]})
+        return blocks
+
+    def _led_by(self, primary: str, lead: Tensor, senses: Mapping[str, QueryTokens]) -> list[Block]:
+        """Blocks of the samples (lead ``[B]``) whose primary sense this is."""
+        main = senses[primary]
+        main = QueryTokens(main.tokens, main.segments & lead[:, None], main.times)
+        assistants = {s: q for s, q in senses.items() if s != primary and self._assists(s)}
+        if not self.gated:
+            blocks = _segments_of(primary, main)
+            for sense, q in assistants.items():
+                own = QueryTokens(q.tokens, q.segments & lead[:, None], q.times)
+                blocks += _segments_of(sense, own)
+            return blocks
+        present = torch.stack([q.present for q in assistants.values()] or [lead & False]).any(0)
+        present = present & lead
+        if not bool(present.any()):  # no assistant, no fused block: a gated bias is not a sense
+            return _segments_of(primary, main)
+        fused = self.gate(main, assistants)
+        if self.config.placement == "add":
+            gate = present[:, None, None, None].to(fused.dtype)
+            added = QueryTokens(main.tokens + fused * gate, main.segments, main.times)
+            return _segments_of(primary, added)
+        mask = main.segments & present[:, None]
+        mask = mask[:, :, None].expand(fused.shape[:3])
+        return [
+            *_segments_of(primary, main),
+            Block(FUSED_LABEL, None, 0, fused.flatten(1, 2), mask.flatten(1, 2)),
+        ]
+
+    def _assists(self, sense: str) -> bool:
+        # A block that is still zero has not been trained: outside training the sense stays out,
+        # so that adding it to a model without assistants does not even add a gated bias.
+        if not self.gated or self.training:
+            return True
+        return sense in self.blocks and bool(self.blocks[sense].any())
+
+    def gate(self, main: QueryTokens, assistants: Mapping[str, QueryTokens]) -> Tensor:
+        """``[B, T, Q, D]``: ``x * sigmoid(x)`` with ``x = sum_m W_m q_m + b`` (eq. 3).
+
+        An absent sense adds nothing, not a projected zero.
+        """
+        assert self.bias is not None
+        merged = self.bias
+        for sense in canonical(assistants):
+            aligned = align(main, assistants[sense], self.how(sense))
+            merged = merged + nn.functional.linear(aligned, self.blocks[sense])
+        return nn.functional.silu(merged)
+
+
+def _segments_of(sense: str, q: QueryTokens) -> list[Block]:
+    """One block a segment, each with its label."""
+    kind = modality.get(sense)
+    blocks = []
+    for s in range(q.tokens.shape[1]):
+        label = f"{kind.label} {s + 1}: " if kind.numbered() else f"{kind.label}: "
+        mask = q.segments[:, s, None].expand(q.tokens.shape[0], q.tokens.shape[2])
+        if bool(mask.any()):
+            blocks.append(Block(label, sense, s, q.tokens[:, s], mask))
+    return blocks

@@ -1,0 +1,15 @@
+"""Options and fixtures that several test folders share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        default=str(SHARED / "golden"),
+        help="folder of golden files (*__*.safetensors, trace_*.safetensors) to reproduce",
+    )
