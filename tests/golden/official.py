@@ -35,7 +35,7 @@ OURS = {
 
 
 def base(name: str) -> str:
-    """"rgb-skip" is the modality "rgb" without LoRA."""
+    """ "rgb-skip" is the modality "rgb" without LoRA."""
     return name.removesuffix("-skip")
 
 
@@ -49,7 +49,8 @@ class Golden:
     @staticmethod
     def read(path: Path) -> Golden:
         return Golden(
-            json.loads(path.with_suffix(".json").read_text()), load_file(path.with_suffix(".safetensors"))
+            json.loads(path.with_suffix(".json").read_text()),
+            load_file(path.with_suffix(".safetensors")),
         )
 
     def group(self, prefix: str) -> dict[str, Tensor]:
@@ -187,7 +188,9 @@ def names(model: Crema, modalities: list[str]) -> dict[str, str]:
     return table
 
 
-def to_ours(model: Crema, modalities: list[str], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_ours(
+    model: Crema, modalities: list[str], official: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Official tensors (weights or gradients; what is not there is left out) by our names."""
     found = {}
     for ours, theirs in names(model, modalities).items():

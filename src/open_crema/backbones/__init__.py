@@ -1,0 +1,102 @@
+"""Frozen LLMs by name, all behind one protocol (:class:`~open_crema.backbones.base.Backbone`)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from open_crema import weights
+from open_crema.backbones import smollm2
+from open_crema.backbones.base import Backbone
+from open_crema.backbones.decoder_only import DecoderOnly
+from open_crema.backbones.encoder_decoder import EncoderDecoder
+from open_crema.errors import ConfigError
+
+# What a configuration may name without any file: enough of the architecture to count it.
+_FLAN_T5_XL: dict[str, Any] = {
+    "vocab_size": 32128,
+    "d_model": 2048,
+    "d_kv": 64,
+    "d_ff": 5120,
+    "num_layers": 24,
+    "num_heads": 32,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+
+
+def _smollm2(dropout: float) -> Backbone:
+    llm, tokenizer = smollm2.load()
+    llm.config.attention_dropout = dropout
+    for module in llm.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = dropout
+    return DecoderOnly(llm, tokenizer, weights.fingerprint(smollm2.NAME))
+
+
+BACKBONES: dict[str, Callable[[float], Backbone]] = {"smollm2-135m-instruct": _smollm2}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "flan-t5-xl": _FLAN_T5_XL,
+    "flan-t5-xxl": {**_FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64},
+}
+
+
+def load(name: str, *, dropout: float = 0.0) -> Backbone:
+    """The frozen LLM of that name, or of a local transformers folder.
+
+    Raises ConfigError for an unknown name, WeightsError for missing or damaged weights.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name](dropout)
+    if Path(name).is_dir():
+        return _from_folder(Path(name), dropout)
+    if name in ARCHITECTURES:
+        raise ConfigError(
+            f"model.llm {name!r}: known for `crema cost` only; to run it, download it and give its "
+            "folder as model.llm"
+        )
+    near = difflib.get_close_matches(name, [*BACKBONES, *ARCHITECTURES], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(
+        f"unknown model.llm {name!r}: {hint}known: {', '.join(BACKBONES)}, or a local folder in "
+        "the transformers layout"
+    )
+
+
+def _from_folder(folder: Path, dropout: float) -> Backbone:
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+    )
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if not config.is_encoder_decoder:
+            config.attention_dropout = dropout
+            llm = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True
+            )
+            return DecoderOnly(llm, tokenizer, _named(folder, llm))
+        config.dropout_rate = dropout
+        config.dense_act_fn = "gelu"  # BLIP-2's T5 uses the exact gelu, Flan-T5 ships gelu_new
+        llm = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True
+        )
+        return EncoderDecoder(llm, tokenizer, _named(folder, llm))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"model.llm {folder}: not a usable transformers folder: {reason}"
+        ) from None
+
+
+def _named(folder: Path, llm: Any) -> str:
+    """Folder name and size: a hash of billions of weights would cost more than it says."""
+    return f"{folder.name}-{llm.num_parameters()}"

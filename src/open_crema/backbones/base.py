@@ -51,6 +51,14 @@ class Generation:
     texts: list[str]
     scores: Tensor | None
 
+    def letters(self, option_ids: Sequence[int]) -> Tensor:
+        """``[B, len(option_ids)]``: the logits of the option letters' tokens at the second step
+        ("Option" comes first; the first step where there is only one), as the released code
+        chooses. Needs ``generate(..., scores=True)``."""
+        if self.scores is None:
+            raise ValueError("generate(..., scores=True) keeps the logits that this reads")
+        return self.scores[min(1, len(self.scores) - 1)][:, list(option_ids)]
+
 
 @dataclass(frozen=True)
 class OptionScores:
@@ -75,13 +83,15 @@ class Backbone(nn.Module, ABC):
 
     side: the end at which a batch of prompts is padded. width: of its embeddings.
     before, after: token ids that its chat template puts around the user's turn, or the end token
-    that closes an encoder's input.
+    that closes an encoder's input. fingerprint: of the source of its weights; adapters are tied
+    to it.
     """
 
     side: Literal["left", "right"]
 
-    def __init__(self, llm: Any, tokenizer: Tokenizer) -> None:
+    def __init__(self, llm: Any, tokenizer: Tokenizer, fingerprint: str = "") -> None:
         super().__init__()
+        self.fingerprint = fingerprint
         self.llm = llm.requires_grad_(False)
         self.tokenizer = tokenizer
         self.width: int = llm.get_input_embeddings().embedding_dim
@@ -157,8 +167,8 @@ class Backbone(nn.Module, ABC):
         log_p = logits.float().log_softmax(dim=-1)
         taken = log_p.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0]
         real = labels != IGNORED
-        total = (taken * real).sum(dim=1).unflatten(0, (len(options), -1))
-        count = real.sum(dim=1).unflatten(0, (len(options), -1))
+        total = (taken * real).sum(dim=1).view(len(options), -1)
+        count = real.sum(dim=1).view(len(options), -1)
         for row, own in enumerate(options):
             total[row, len(own) :] = -torch.inf
         return OptionScores(total, count)

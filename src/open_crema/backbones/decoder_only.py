@@ -26,8 +26,8 @@ class DecoderOnly(Backbone):
 
     side = "left"
 
-    def __init__(self, llm: Any, tokenizer: Tokenizer) -> None:
-        super().__init__(llm, tokenizer)
+    def __init__(self, llm: Any, tokenizer: Tokenizer, fingerprint: str = "") -> None:
+        super().__init__(llm, tokenizer, fingerprint)
         self.before, self.after = self._chat_template()
 
     def _chat_template(self) -> tuple[list[int], list[int]]:

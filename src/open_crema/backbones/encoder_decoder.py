@@ -25,8 +25,8 @@ class EncoderDecoder(Backbone):
 
     side = "right"
 
-    def __init__(self, llm: Any, tokenizer: Tokenizer) -> None:
-        super().__init__(llm, tokenizer)
+    def __init__(self, llm: Any, tokenizer: Tokenizer, fingerprint: str = "") -> None:
+        super().__init__(llm, tokenizer, fingerprint)
         self.after = [tokenizer.eos_token_id]
 
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:

@@ -23,6 +23,7 @@ class Adapter(nn.Module):
     ) -> None:
         super().__init__()
         shape = config.qformer
+        self.encoder_width = encoder_width
         self.uses_lora = modality.name not in config.lora.skip
         self.queries = nn.Parameter(torch.empty(shape.queries, shape.width))
         nn.init.normal_(self.queries, std=0.02)

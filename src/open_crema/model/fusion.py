@@ -193,7 +193,7 @@ class Fusion(nn.Module):
         An absent sense adds nothing, not a projected zero.
         """
         assert self.bias is not None
-        merged = self.bias
+        merged: Tensor = self.bias
         for sense in canonical(assistants):
             aligned = align(main, assistants[sense], self.how(sense))
             merged = merged + nn.functional.linear(aligned, self.blocks[sense])

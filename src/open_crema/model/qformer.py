@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """``[N, L, H] -> [N, heads, L, H / heads]``"""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class QFormerLayer(nn.Module):
@@ -135,7 +135,7 @@ class QFormer(nn.Module):
     ) -> Tensor:
         # Without padding the mask says nothing, and attention without one is faster and exact.
         padded = None if bool(mask.all()) else mask
-        x = self.dropout(self.norm(queries)).expand(memory.shape[0], -1, -1)
+        x: Tensor = self.dropout(self.norm(queries)).expand(memory.shape[0], -1, -1)
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, padded, None if lora is None else lora[i])
         return x

@@ -1,0 +1,225 @@
+"""A saved model: a folder of safetensors and JSON, one sub-folder an adapter.
+
+    config.json                        the model's configuration, its base and its senses
+    qformer.safetensors                the shared Q-Former
+    fusion.safetensors                 the fusion's bias (where there is one)
+    adapters/NAME/adapter.safetensors  one sense: queries, LoRA, projections, its fusion block
+    adapters/NAME/config.json          its encoder's width and the base that it was trained on
+
+Folders are written beside their place and renamed into it, so that a reader or a killed writer
+never sees half a model. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from open_crema import __version__, backbones
+from open_crema.backbones.base import Backbone
+from open_crema.config import ModelConfig, from_dict, to_dict
+from open_crema.errors import ConfigError, WeightsError
+from open_crema.model.crema import Crema
+
+FORMAT = 1
+BLOCK = "fusion.block"  # the name of a sense's fusion block in its adapter file
+
+
+def save_pretrained(model: Crema, folder: str | Path) -> Path:
+    """Writes the model (without its frozen LLM) to a folder, replacing what is there."""
+    folder = Path(folder)
+    base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
+    with replacing(folder) as new:
+        write_json(
+            new / "config.json",
+            {
+                "format": FORMAT,
+                "open_crema": __version__,
+                "model": to_dict(model.config),
+                "base": base,
+            },
+        )
+        write_tensors(new / "qformer.safetensors", model.qformer.state_dict())
+        if model.fusion.bias is not None:
+            write_tensors(new / "fusion.safetensors", {"bias": model.fusion.bias})
+        for sense, adapter in model.adapters.items():
+            own = new / "adapters" / sense
+            own.mkdir(parents=True)
+            tensors = dict(adapter.state_dict())
+            if sense in model.fusion.blocks:
+                tensors[BLOCK] = model.fusion.blocks[sense]
+            write_tensors(own / "adapter.safetensors", tensors)
+            write_json(
+                own / "config.json",
+                {
+                    "format": FORMAT,
+                    "sense": sense,
+                    "encoder_width": adapter.encoder_width,
+                    "base": base,
+                    "trained_with": model.senses,
+                },
+            )
+    return folder
+
+
+def from_pretrained(
+    folder: str | Path,
+    *,
+    senses: Sequence[str] | None = None,
+    backbone: Backbone | None = None,
+) -> Crema:
+    """Reads a saved model; senses: a subset of its adapters. The LLM comes from the weights cache
+    unless a backbone is given. The result is in evaluation mode.
+
+    Raises WeightsError, naming the file, for whatever is missing, foreign, or damaged.
+    """
+    folder = Path(folder)
+    info = read_json(folder / "config.json", "a saved model has one; is this a model folder?")
+    config = _model_config(folder, info)
+    if senses is not None:
+        lacking = [s for s in senses if s not in config.senses]
+        if lacking:
+            raise WeightsError(
+                f"{folder}: has no adapter for {', '.join(lacking)}; "
+                f"it has {', '.join(config.senses)}"
+            )
+        config = replace(config, senses=tuple(s for s in config.senses if s in senses))
+    adapters = {s: _read_adapter(folder / "adapters" / s, info["base"]) for s in config.senses}
+    backbone = backbone or backbones.load(config.llm, dropout=config.llm_dropout)
+    if backbone.fingerprint != info["base"]["llm"]:
+        raise WeightsError(
+            f"{folder}: trained on the LLM {info['base']['llm']}, "
+            f"not on {backbone.fingerprint}; load it with the one it was trained on"
+        )
+    model = Crema(config, backbone, {s: width for s, (width, _) in adapters.items()})
+    _fill(model.qformer, read_tensors(folder / "qformer.safetensors"), folder)
+    for sense, (_, tensors) in adapters.items():
+        where = folder / "adapters" / sense
+        block = tensors.pop(BLOCK, None)
+        _fill(model.adapters[sense], tensors, where)
+        if sense in model.fusion.blocks:
+            if block is None:
+                raise WeightsError(f"{where / 'adapter.safetensors'}: no tensor {BLOCK!r}")
+            _fill(model.fusion.blocks, {sense: block}, where, partial=True)
+    if model.fusion.bias is not None:
+        _fill(model.fusion, read_tensors(folder / "fusion.safetensors"), folder, partial=True)
+    return model.eval()
+
+
+def fingerprint(module: nn.Module) -> str:
+    """What a module's weights are, as 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _model_config(folder: Path, info: Mapping[str, Any]) -> ModelConfig:
+    if info.get("format") != FORMAT or "model" not in info or "base" not in info:
+        raise WeightsError(
+            f"{folder / 'config.json'}: not an Open CREMA model of format {FORMAT} "
+            f"(format: {info.get('format')!r})"
+        )
+    try:
+        config: ModelConfig = from_dict(
+            info["model"], where=str(folder / "config.json"), schema=ModelConfig
+        )
+    except ConfigError as error:
+        raise WeightsError(f"{error}; written by open-crema {info.get('open_crema')}") from None
+    return config
+
+
+def _read_adapter(folder: Path, base: Mapping[str, str]) -> tuple[int, dict[str, Tensor]]:
+    info = read_json(folder / "config.json", "the model lists this sense, its adapter is missing")
+    if info.get("base") != base:
+        raise WeightsError(
+            f"{folder}: this adapter was trained on another base (llm, qformer) "
+            f"{info.get('base')}, the model's is {dict(base)}; retrain it on this base"
+        )
+    return int(info["encoder_width"]), read_tensors(folder / "adapter.safetensors")
+
+
+def _fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: Path, *, partial: bool = False
+) -> None:
+    """Loads tensors; with partial, others of the module may be left as they are."""
+    own = module.state_dict()
+    wrong = [f"unexpected {n}" for n in tensors if n not in own]
+    wrong += [] if partial else [f"missing {n}" for n in own if n not in tensors]
+    wrong += [
+        f"{n} is {tuple(t.shape)}, expected {tuple(own[n].shape)}"
+        for n, t in tensors.items()
+        if n in own and t.shape != own[n].shape
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise WeightsError(f"{where}: tensors do not fit the configuration: {shown}")
+    module.load_state_dict(tensors, strict=False)
+
+
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file ({hint})") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path}: expected a JSON object")
+    return data
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; the model folder is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: damaged or not safetensors ({error}); copy it again") from None
+    return tensors
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``folder`` once it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    for stale in (new, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
