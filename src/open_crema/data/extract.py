@@ -1,0 +1,185 @@
+"""From a sample's media to the features of each sense, through the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from open_crema import weights
+from open_crema.config import Config, EncodersConfig
+from open_crema.data.sample import Sample
+from open_crema.data.store import FeatureStore, as_stored, feature_key
+from open_crema.encoders.registry import Encoder, encoder_for
+from open_crema.errors import MediaError, SenseAbsent
+from open_crema.features import Features
+from open_crema.media import Limits
+from open_crema.modality import Target, canonical, get, resolve
+
+# Part of every key. Raise it when a built-in reader or expert gives something else than before.
+RECIPE = 1
+
+
+@dataclass
+class SenseCount:
+    """How many samples have a sense, and why the others do not."""
+
+    present: int = 0
+    absent: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a sample's sense comes from: a file, and what reads it or makes it from the video."""
+
+    path: str
+    maker: Target
+
+
+class Extractor:
+    """Features of the given senses for any sample, made once and kept in the store.
+
+    senses: in any order. frames: pictures of a clip that are kept. store: None makes features
+    anew each time, the same ones. Encoders are built when first needed.
+    """
+
+    def __init__(
+        self,
+        senses: Sequence[str],
+        encoders: EncodersConfig,
+        *,
+        frames: int,
+        limits: Limits,
+        store: FeatureStore | None,
+    ) -> None:
+        self.senses = canonical(senses)
+        self.modalities = {sense: get(sense) for sense in self.senses}
+        self.encoders_config = encoders
+        self.frames = frames
+        self.limits = limits
+        self.store = store
+        self._encoders: dict[Target, Encoder] = {}
+
+    @classmethod
+    def from_config(cls, config: Config) -> Extractor:
+        data = config.data
+        return cls(
+            config.model.senses,
+            config.model.encoders,
+            frames=data.store_frames,
+            limits=Limits(data.limits.bytes, data.limits.seconds, data.limits.pixels),
+            store=FeatureStore(data.store or weights.home() / "features"),
+        )
+
+    def source(self, sample: Sample, sense: str) -> Source | SenseAbsent:
+        """The sense's own file, else the video where an expert can make the sense from it."""
+        modality = self.modalities[sense]
+        if sense in sample.media:
+            return Source(sample.media[sense], modality.reader)
+        if modality.expert is None:
+            return SenseAbsent(sense, "no file given, and no expert makes it from video")
+        if "video" not in sample.media:
+            return SenseAbsent(sense, "no file given, and no video to make it from")
+        return Source(sample.media["video"], modality.expert)
+
+    def features(self, sample: Sample, sense: str) -> Features | SenseAbsent:
+        """The sense's features (tokens bfloat16), or why the sample has none.
+
+        Raises MediaError naming the sample where its file is missing, broken or too large.
+        """
+        source = self.source(sample, sense)
+        if isinstance(source, SenseAbsent):
+            return source
+        try:
+            if self.store is None:
+                return self._make(source, sense)
+            key = feature_key(
+                source=self.store.source_digest(source.path, check=self.limits.check_bytes),
+                sense=sense,
+                maker=_name(source.maker),
+                encoder=self._encoder(sense).fingerprint,
+                frames=self.frames,
+                recipe=RECIPE,
+            )
+            return self.store.get_or_make(key, lambda: self._make(source, sense))
+        except MediaError as error:
+            raise MediaError(f"sample {sample.id!r}, {sense}: {error}") from error
+
+    def extract_all(self, samples: Sequence[Sample]) -> dict[str, SenseCount]:
+        """Fills the store, each distinct file and sense once, with progress on stderr.
+
+        Returns for each sense how many SAMPLES have it, and how many do not, by reason. Raises
+        MediaError as :meth:`features` does.
+        """
+        counts = {sense: SenseCount() for sense in self.senses}
+        done: dict[tuple[Source, str], str | None] = {}  # why it is absent, None if it is present
+        with _progress() as progress:
+            task = progress.add_task("features", total=len(samples) * len(self.senses))
+            for sample in samples:
+                for sense in self.senses:
+                    source = self.source(sample, sense)
+                    if isinstance(source, SenseAbsent):
+                        reason: str | None = source.reason
+                    elif (source, sense) in done:
+                        reason = done[source, sense]
+                    else:
+                        found = self.features(sample, sense)
+                        reason = found.reason if isinstance(found, SenseAbsent) else None
+                        done[source, sense] = reason
+                    if reason is None:
+                        counts[sense].present += 1
+                    else:
+                        counts[sense].absent[reason] += 1
+                    progress.advance(task)
+        return counts
+
+    def _make(self, source: Source, sense: str) -> Features | SenseAbsent:
+        try:
+            media = resolve(source.maker)(source.path, frames=self.frames, limits=self.limits)
+            made = self._encoder(sense)(media)
+        except SenseAbsent as absent:
+            # Results belong to content, and counts to reasons: neither to one file's path.
+            return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
+        if not bool(made.tokens.isfinite().all()):
+            raise MediaError(f"{source.path}: its features are not finite numbers")
+        return as_stored(made)
+
+    def _encoder(self, sense: str) -> Encoder:
+        modality = self.modalities[sense]
+        if modality.encoder not in self._encoders:
+            self._encoders[modality.encoder] = encoder_for(modality, self.encoders_config)
+        return self._encoders[modality.encoder]
+
+
+def _name(maker: Target) -> str:
+    if isinstance(maker, str):
+        return maker
+    return f"{maker.__module__}:{getattr(maker, '__qualname__', type(maker).__qualname__)}"
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f}/s")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

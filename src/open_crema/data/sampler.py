@@ -1,0 +1,70 @@
+"""Order and choice of frames: pure functions of seed, epoch and sample, whatever the batch.
+
+Every random number is a digest of what it depends on, so a resumed, re-ordered or distributed run
+draws what the first run drew, on every platform and library version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+
+from open_crema.features import Features
+
+_BITS = 64
+
+
+def _draw(*parts: str | int) -> int:
+    """A uniform integer below 2**64 that depends on the parts alone."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[: _BITS // 8], "big")
+
+
+def order(seed: int, epoch: int, n: int) -> list[int]:
+    """A permutation of ``range(n)`` for one epoch."""
+    return sorted(range(n), key=lambda i: (_draw("order", seed, epoch, i), i))
+
+
+def choose_frames(
+    stored: int, count: int, *, training: bool, seed: int, epoch: int, sample_id: str
+) -> list[int]:
+    """Which of a clip's stored segments a sample uses: ``min(count, stored)`` increasing indices.
+
+    The segments are cut into ``count`` intervals at the whole parts of ``linspace(0, stored,
+    count + 1)``. Training draws one segment from each interval, evaluation takes its midpoint
+    (the published scheme). A clip with fewer segments gives each of them once.
+
+    The draw is a relative position in the interval, so senses of one sample with equally many
+    segments get the same indices, and others the nearest in time.
+    """
+    if stored < 1 or count < 1:
+        raise ValueError(f"cannot choose {count} of {stored} segments")
+    count = min(count, stored)
+    chosen = []
+    for t in range(count):
+        low, high = t * stored // count, (t + 1) * stored // count
+        if training:
+            step = _draw("frame", seed, epoch, sample_id, t) * (high - low) >> _BITS
+        else:
+            step = (high - low) // 2
+        chosen.append(low + step)
+    return chosen
+
+
+def select(features: Features, indices: Sequence[int]) -> Features:
+    """The chosen segments, with times spread evenly so that they tile the clip without gaps.
+
+    A chosen frame stands for its whole interval; with its own short time it would overlap too
+    few of the audio windows that are aligned to it. Where all segments are chosen, nothing
+    changes. Times: ``[len(indices), 2]`` seconds.
+    """
+    if list(indices) == list(range(len(features.tokens))):
+        return features
+    chosen = torch.as_tensor(indices)
+    start, end = float(features.times[0, 0]), float(features.times[-1, 1])
+    edges = torch.linspace(start, end, len(indices) + 1, dtype=torch.float64)
+    times = torch.stack([edges[:-1], edges[1:]], dim=1)
+    return Features(features.tokens[chosen], features.mask[chosen], times)

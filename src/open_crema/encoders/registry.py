@@ -1,0 +1,158 @@
+"""The frozen encoders by name: what each costs without loading it, and how it is built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from open_crema import weights
+from open_crema.config import EncodersConfig
+from open_crema.errors import ConfigError
+from open_crema.features import Features
+from open_crema.modality import Modality, resolve
+
+Kind = Literal["vision", "audio", "point"]
+
+
+class Encoder(Protocol):
+    """A frozen encoder: what a sense's reader gives, to features.
+
+    name, width: as in :data:`SPECS`; the last axis of the features is ``width``.
+    fingerprint: changes with whatever changes its features (weights, resolution, windows); known
+        without loading the weights, which wait for the first call.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __call__(self, media: Any, /) -> Features: ...
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What is known of an encoder without its weights.
+
+    width: of its features. parameters: frozen ones, for cost accounting. factory: builds it;
+    None where its weights come from the hub, which this version cannot load.
+    """
+
+    name: str
+    kind: Kind
+    width: int
+    parameters: int
+    factory: Callable[[EncodersConfig], Encoder] | None = None
+
+
+def _dinov2(config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.dinov2 import DinoV2
+
+    return DinoV2(resolution=config.resolution)
+
+
+def _yamnet(config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.yamnet import Yamnet
+
+    return Yamnet(window=config.audio_window, max_windows=config.audio_max_windows)
+
+
+def _points(config: EncodersConfig, width: int) -> Encoder:
+    from open_crema.encoders.points import PointFeatures
+
+    return PointFeatures(width, max_points=config.max_points)
+
+
+SPECS: dict[str, EncoderSpec] = {
+    spec.name: spec
+    for spec in (
+        EncoderSpec(
+            "dinov2-small", "vision", 384, weights.lookup("dinov2-small-focus").parameters, _dinov2
+        ),
+        EncoderSpec("yamnet", "audio", 1024, weights.lookup("yamnet-w8a8").parameters, _yamnet),
+        # Precomputed patch features averaged per voxel, of dinov2-small or of 3D-LLM (EVA ViT-g).
+        EncoderSpec("points", "point", 384, 0, partial(_points, width=384)),
+        EncoderSpec("points-3dllm", "point", 1408, 0, partial(_points, width=1408)),
+        # The paper's.
+        EncoderSpec("eva-vit-g", "vision", 1408, 985_894_528),
+        EncoderSpec("beats-iter3", "audio", 768, 90_311_792),
+    )
+}
+
+
+def spec(name: str) -> EncoderSpec:
+    """The encoder of that name. Raises ConfigError that names the nearest known one."""
+    if name not in SPECS:
+        near = difflib.get_close_matches(name, SPECS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown encoder {name!r}: {hint}known: {', '.join(SPECS)}")
+    return SPECS[name]
+
+
+def build(name: str, config: EncodersConfig) -> Encoder:
+    """The encoder of that name. Raises ConfigError where it is unknown or cannot be loaded."""
+    found = spec(name)
+    if found.factory is None:
+        others = [s.name for s in SPECS.values() if s.kind == found.kind and s.factory]
+        raise ConfigError(
+            f"encoder {name!r}: its weights come from the hub and cannot be loaded by this "
+            f"version; its size is known for cost accounting. Use {', '.join(others)}"
+        )
+    try:
+        return found.factory(config)
+    except ValueError as error:
+        raise ConfigError(f"model.encoders does not fit encoder {name!r}: {error}") from None
+
+
+def encoder_for(modality: Modality, config: EncodersConfig) -> Encoder:
+    """The encoder that the configuration (or the modality's own factory) gives a sense."""
+    named = _configured(modality, config)
+    if named is not None:
+        return build(named.name, config)
+    encoder: Encoder = resolve(modality.encoder)()
+    return encoder
+
+
+def width_for(modality: Modality, config: EncodersConfig) -> int:
+    """Width of a sense's features, without loading weights.
+
+    A third party's factory says it as its attribute ``width``. Raises ConfigError where it does
+    not.
+    """
+    named = _configured(modality, config)
+    if named is not None:
+        return named.width
+    width = getattr(resolve(modality.encoder), "width", None)
+    if not isinstance(width, int) or width < 1:
+        raise ConfigError(
+            f"sense {modality.name!r}: its encoder needs an integer class attribute 'width', the "
+            "width of its features"
+        )
+    return width
+
+
+def _configured(modality: Modality, config: EncodersConfig) -> EncoderSpec | None:
+    """The encoder that serves the modality's kind; None for a third party's own factory."""
+    kinds: dict[str, str] = {"vision": config.vision, "audio": config.audio, "point": config.point}
+    kind = modality.encoder
+    if not isinstance(kind, str) or ":" in kind:
+        return None
+    if kind not in kinds:
+        raise ConfigError(
+            f"sense {modality.name!r}: encoder {kind!r} is neither one of the kinds "
+            f"{', '.join(kinds)} nor a factory or 'module:factory'"
+        )
+    found = spec(kinds[kind])
+    if found.kind != kind:
+        raise ConfigError(
+            f"model.encoders.{kind} is {found.name!r}, which is an encoder of the kind "
+            f"{found.kind!r}"
+        )
+    return found
