@@ -1,0 +1,1 @@
+"""Frozen encoders: decoded media in, Features out. One module an encoder."""

@@ -1,0 +1,166 @@
+"""Frozen DINOv2-S over frames: patch tokens of each image."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from open_crema import weights
+from open_crema.errors import MediaError
+from open_crema.features import Features
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from open_crema.media import Frames
+
+NAME = "dinov2-small-focus"
+PATCH = 14
+TAP = "/backbone/layernorm/Add_1_output_0"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def fetch() -> Path:
+    """The folder of the converted backbone, downloaded first where missing. Raises WeightsError."""
+    return weights.ensure(NAME, _convert)
+
+
+class DinoV2:
+    """Frames ``uint8 [S, H, W, 3]`` to ``[S, 1 + (resolution / 14)^2, 384]`` tokens.
+
+    The class token comes first, then the patches row by row, all after the last layer norm; every
+    token is real. A frame is resized to a square directly, without cropping, so nothing at its
+    border is lost and a wide frame is squeezed. Segment times are the frames' own. The weights wait
+    for the first call, which downloads them where they are missing (WeightsError).
+    """
+
+    name = "dinov2-small"
+    width = 384
+
+    def __init__(
+        self,
+        resolution: int = 112,
+        *,
+        batch: int = 16,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
+        if resolution <= 0 or resolution % PATCH:
+            raise ValueError(f"resolution {resolution} is not a positive multiple of {PATCH}")
+        if batch < 1:
+            raise ValueError(f"batch {batch} must be at least 1 frame")
+        self.resolution = resolution
+        self.batch = batch
+        self.dtype = dtype
+        self.device = device
+        self.fingerprint = f"{weights.fingerprint(NAME)}/{resolution}px/{dtype}"
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The transformers model, loaded when first asked for. Raises WeightsError."""
+        from transformers import Dinov2Model
+
+        model: PreTrainedModel = weights.load_frozen(Dinov2Model, fetch(), dtype=self.dtype)
+        return model.to(self.device)
+
+    def __call__(self, media: Frames, /) -> Features:
+        """Encode frames, ``batch`` at a time. Raises MediaError when there are none."""
+        count = len(media.images)
+        if count == 0:
+            raise MediaError("there is no frame to encode; give a video with at least one frame")
+        tokens = []
+        for start in range(0, count, self.batch):
+            pixels = prepare(media.images[start : start + self.batch], self.resolution)
+            with torch.inference_mode():
+                found = self.model(pixels.to(self.device, self.dtype)).last_hidden_state
+            # A clone made outside inference mode may take part in training.
+            tokens.append(found.float().cpu().clone())
+        stacked = torch.cat(tokens)
+        return Features(
+            stacked,
+            torch.ones(stacked.shape[:2], dtype=torch.bool),
+            torch.from_numpy(np.asarray(media.times, dtype=np.float64)),
+        )
+
+
+def prepare(images: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+    """``uint8 [S, H, W, 3]`` RGB to ``float32 [S, 3, resolution, resolution]``, ImageNet scale."""
+    resized = []
+    for image in images:  # one at a time: a batch of large frames in float would take gigabytes
+        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        resized.append(
+            functional.interpolate(
+                planes, (resolution, resolution), mode="bicubic", antialias=True
+            ).clamp(0, 255)
+        )
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (torch.cat(resized) / 255 - mean) / std
+
+
+def _convert(raw: Path, out: Path) -> None:
+    """ONNX to the transformers layout, with what the ONNX itself says of two images as a check."""
+    import onnx
+    from onnx import numpy_helper
+    from transformers import Dinov2Config
+
+    graph = onnx.load(raw)
+    constants = {entry.name: entry for entry in graph.graph.initializer}
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(numpy_helper.to_array(constants[name]).copy())
+
+    prefix = "backbone."
+    tensors = {
+        name.removeprefix(prefix): tensor(name) for name in constants if name.startswith(prefix)
+    }
+    position: dict[str, Tensor] = {}
+    for node in graph.graph.node:
+        anonymous = [name for name in node.input if name.startswith("onnx::") and name in constants]
+        if not anonymous:
+            continue
+        if node.op_type == "MatMul":  # x @ W, where torch keeps the transpose of W
+            name = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            tensors[f"{name}.weight"] = tensor(anonymous[0]).T.contiguous()
+        else:  # the export keeps the class row and the grid of the position embedding apart
+            position[node.op_type] = tensor(anonymous[0])
+    tensors["embeddings.position_embeddings"] = torch.cat(
+        [position["Concat"], position["Reshape"]], dim=1
+    )
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    Dinov2Config(
+        hidden_size=384, num_attention_heads=6, image_size=518, use_mask_token=False
+    ).save_pretrained(out)
+    save_file(_taps(graph), out / "onnx_taps.safetensors")
+
+
+def _taps(graph: Any) -> dict[str, Tensor]:
+    """The ONNX's own tokens of a random image at two sizes, so that the mapping can be checked."""
+    import onnx
+    import onnxruntime
+
+    for axis in (2, 3):
+        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"pixels_{axis}"
+    graph.graph.output.append(
+        onnx.helper.make_tensor_value_info(TAP, onnx.TensorProto.FLOAT, ["batch", "tokens", 384])
+    )
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    generator = np.random.default_rng(0)
+    taps = {}
+    for size in (112, 224):
+        pixels = generator.standard_normal((1, 3, size, size), dtype=np.float32)
+        tokens = session.run([TAP], {session.get_inputs()[0].name: pixels})[0]
+        taps[f"pixels_{size}"] = torch.from_numpy(pixels)
+        taps[f"tokens_{size}"] = torch.from_numpy(tokens)
+    return taps

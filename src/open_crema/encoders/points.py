@@ -1,0 +1,80 @@
+"""Features of a point cloud with the code of their position added, as the method defines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from open_crema.errors import MediaError
+from open_crema.features import Features
+
+POSITION_SCALE = 0.01
+
+
+@dataclass(frozen=True)
+class Points:
+    """A point cloud: features ``[N, W]`` floating point, integer voxels ``[N, 3]``.
+
+    times: start and end, in seconds, of the part of the video that the cloud was built from.
+    """
+
+    features: Tensor
+    voxels: Tensor
+    times: tuple[float, float] = (0.0, 0.0)
+
+
+class PointFeatures:
+    """Points to ``[1, N, W]`` tokens: their features plus 0.01 times the code of their voxels.
+
+    A cloud of more than ``max_points`` is thinned to evenly spaced rows, always the same ones. The
+    fingerprint covers this step alone; whoever stores the result adds that of the features' source.
+    """
+
+    name = "points"
+
+    def __init__(self, width: int, *, max_points: int = 5000) -> None:
+        if width < 6 or max_points < 1:
+            raise ValueError(f"width {width} must be at least 6 and max_points {max_points} 1")
+        self.width = width
+        self.max_points = max_points
+        self.fingerprint = f"points/{width}/{max_points}/{POSITION_SCALE:g}"
+
+    def __call__(self, media: Points, /) -> Features:
+        """Encode a cloud. Raises MediaError when it is empty or its parts do not fit."""
+        count = len(media.features)
+        if count == 0:
+            raise MediaError("the point cloud has no point")
+        if media.features.shape != (count, self.width) or media.voxels.shape != (count, 3):
+            raise MediaError(
+                f"point features {tuple(media.features.shape)} and voxels "
+                f"{tuple(media.voxels.shape)} must be [N, {self.width}] and [N, 3]"
+            )
+        if media.voxels.is_floating_point():
+            raise MediaError(f"voxels must be integer grid coordinates, not {media.voxels.dtype}")
+        kept = torch.arange(min(count, self.max_points)) * count // min(count, self.max_points)
+        tokens = media.features[kept].float()
+        tokens = tokens + POSITION_SCALE * position_code(media.voxels[kept], self.width)
+        return Features(
+            tokens[None],
+            torch.ones(1, len(kept), dtype=torch.bool),
+            torch.tensor([media.times], dtype=torch.float64),
+        )
+
+
+def position_code(coordinates: Tensor, width: int) -> Tensor:
+    """Fixed sinusoids of ``[N, d]`` coordinates: ``[N, width]`` float32 in [-1, 1].
+
+    Each coordinate gets ``floor(width / d)`` channels, sine and cosine in turn, with frequencies
+    ``10000^(-2i / w)`` where w is that number rounded up to even; channels left over are zero.
+    """
+    axes = coordinates.shape[1]
+    share = width // axes
+    even = share + share % 2
+    frequencies = 10000.0 ** (-torch.arange(0, even, 2, dtype=torch.float32) / even)
+    angles = coordinates.float()[:, :, None] * frequencies
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)[:, :, :share]
+    code = coordinates.new_zeros((len(coordinates), width), dtype=torch.float32)
+    code[:, : axes * share] = waves.flatten(1)
+    return code
