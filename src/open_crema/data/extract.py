@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-from open_crema import weights
+from open_crema import progress, weights
 from open_crema.config import Config, EncodersConfig
 from open_crema.data.sample import Sample
 from open_crema.data.store import FeatureStore, as_stored, feature_key
@@ -107,6 +96,7 @@ class Extractor:
                 return self._make(source, sense)
             key = feature_key(
                 source=self.store.source_digest(source.path, check=self.limits.check_bytes),
+                suffix=Path(source.path).suffix.lower(),  # readers go by it
                 sense=sense,
                 maker=_name(source.maker),
                 encoder=self._encoder(sense).fingerprint,
@@ -125,8 +115,9 @@ class Extractor:
         """
         counts = {sense: SenseCount() for sense in self.senses}
         done: dict[tuple[Source, str], str | None] = {}  # why it is absent, None if it is present
-        with _progress() as progress:
-            task = progress.add_task("features", total=len(samples) * len(self.senses))
+        with progress.bar() as bar:
+            total = len(samples) * len(self.senses)
+            task = bar.add_task("features", total=total, note="")
             for sample in samples:
                 for sense in self.senses:
                     source = self.source(sample, sense)
@@ -142,7 +133,7 @@ class Extractor:
                         counts[sense].present += 1
                     else:
                         counts[sense].absent[reason] += 1
-                    progress.advance(task)
+                    bar.advance(task)
         return counts
 
     def _make(self, source: Source, sense: str) -> Features | SenseAbsent:
@@ -167,19 +158,3 @@ def _name(maker: Target) -> str:
     if isinstance(maker, str):
         return maker
     return f"{maker.__module__}:{getattr(maker, '__qualname__', type(maker).__qualname__)}"
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f}/s")
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -8,7 +8,6 @@ hold the sense.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,5 +106,7 @@ def _load_npz(path: Path, limits: Limits) -> dict[str, npt.NDArray[np.generic]]:
             limits.check_bytes(path, sum(entry.file_size for entry in archive.infolist()))
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except MediaError:
+        raise
+    except Exception as error:  # damage surfaces as almost any exception of zipfile, zlib, NumPy
         raise MediaError(f"{path}: not a readable .npz file ({error})") from None

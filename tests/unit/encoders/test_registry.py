@@ -1,0 +1,116 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from open_crema.config import EncodersConfig
+from open_crema.encoders import registry
+from open_crema.encoders.points import PointFeatures
+from open_crema.errors import ConfigError
+from open_crema.modality import BUILT_INS, Modality, get
+
+
+def sense(encoder):
+    return Modality("imu", "Motion Sensor", encoder, "module:reader")
+
+
+def test_what_is_known_without_weights():
+    sizes = {s.name: (s.kind, s.width, s.parameters) for s in registry.SPECS.values()}
+    assert sizes["eva-vit-g"] == ("vision", 1408, 985_894_528)
+    assert sizes["beats-iter3"] == ("audio", 768, 90_311_792)
+    assert sizes["points-3dllm"] == ("point", 1408, 0)
+    assert sizes["dinov2-small"][:2] == ("vision", 384)
+    assert sizes["yamnet"][:2] == ("audio", 1024)
+    assert 20e6 < sizes["dinov2-small"][2] < 23e6
+    assert 3e6 < sizes["yamnet"][2] < 4e6
+
+
+def test_the_defaults_are_loadable():
+    for name in (EncodersConfig().vision, EncodersConfig().audio, EncodersConfig().point):
+        assert registry.spec(name).factory is not None
+
+
+def test_an_unknown_encoder_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'yamnet'"):
+        registry.spec("yamnte")
+    with pytest.raises(ConfigError, match=r"unknown encoder 'q': known: dinov2-small, "):
+        registry.build("q", EncodersConfig())
+
+
+@pytest.mark.parametrize(("name", "instead"), [("eva-vit-g", "dinov2"), ("beats-iter3", "yamnet")])
+def test_weights_that_this_version_cannot_load(name, instead):
+    with pytest.raises(ConfigError, match=rf"{name}.*come from the hub.*Use {instead}"):
+        registry.build(name, EncodersConfig())
+
+
+@pytest.mark.parametrize(("name", "width"), [("points", 384), ("points-3dllm", 1408)])
+def test_point_features_of_either_width(name, width):
+    encoder = registry.build(name, EncodersConfig(max_points=7))
+    assert isinstance(encoder, PointFeatures)
+    assert (encoder.width, encoder.max_points) == (width, 7)
+
+
+def test_built_encoders_are_as_wide_as_their_spec():
+    for spec in registry.SPECS.values():
+        if spec.kind == "point":
+            assert registry.build(spec.name, EncodersConfig()).width == spec.width
+    from open_crema.encoders.dinov2 import DinoV2
+    from open_crema.encoders.yamnet import Yamnet
+
+    assert DinoV2.width == registry.spec("dinov2-small").width
+    assert Yamnet.width == registry.spec("yamnet").width
+
+
+def test_settings_that_do_not_fit_the_encoder():
+    with pytest.raises(ConfigError, match=r"model\.encoders does not fit .*resolution 100"):
+        registry.build("dinov2-small", EncodersConfig(resolution=100))
+
+
+def test_widths_of_the_built_ins():
+    widths = {m.name: registry.width_for(m, EncodersConfig()) for m in BUILT_INS}
+    assert widths.pop("audio") == 1024
+    assert set(widths.values()) == {384}
+    paper = EncodersConfig(vision="eva-vit-g", audio="beats-iter3", point="points-3dllm")
+    widths = {m.name: registry.width_for(m, paper) for m in BUILT_INS}
+    assert widths.pop("audio") == 768
+    assert set(widths.values()) == {1408}
+
+
+def test_the_configuration_chooses_the_encoder():
+    encoder = registry.encoder_for(get("point"), EncodersConfig(point="points-3dllm"))
+    assert encoder.width == 1408
+
+
+def test_an_encoder_of_another_kind():
+    with pytest.raises(ConfigError, match=r"model\.encoders\.audio is 'points', .* kind 'point'"):
+        registry.width_for(get("audio"), EncodersConfig(audio="points"))
+
+
+class ImuEncoder:
+    name, width, fingerprint = "imu", 6, "imu/1"
+
+
+def test_a_third_partys_encoder():
+    assert registry.width_for(sense(ImuEncoder), EncodersConfig()) == 6
+    assert isinstance(registry.encoder_for(sense(ImuEncoder), EncodersConfig()), ImuEncoder)
+
+
+def test_a_third_partys_encoder_by_reference(monkeypatch):
+    module = ModuleType("sensors")
+    module.ImuEncoder = ImuEncoder
+    monkeypatch.setitem(sys.modules, "sensors", module)
+    assert registry.width_for(sense("sensors:ImuEncoder"), EncodersConfig()) == 6
+    built = registry.encoder_for(sense("sensors:ImuEncoder"), EncodersConfig())
+    assert isinstance(built, ImuEncoder)
+
+
+@pytest.mark.parametrize("width", [None, "6", 0, -1, property(lambda self: 6)])
+def test_a_third_partys_encoder_must_say_its_width(width):
+    encoder = type("Encoder", (), {} if width is None else {"width": width})
+    with pytest.raises(ConfigError, match=r"sense 'imu': its encoder needs .* 'width'"):
+        registry.width_for(sense(encoder), EncodersConfig())
+
+
+def test_a_kind_that_is_none():
+    with pytest.raises(ConfigError, match="'visoin' is neither one of the kinds vision, audio"):
+        registry.encoder_for(sense("visoin"), EncodersConfig())
