@@ -1,0 +1,119 @@
+"""What may be opened: the kinds of source, the limits on them, and how a source is refused."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from open_crema.errors import MediaError
+
+PathLike = str | os.PathLike[str]
+Kind = Literal["container", "image", "folder", "array"]
+
+_NAMES: dict[Kind, str] = {
+    "container": "3gp aac aif aiff avi flac flv gif m2ts m4a m4v mka mkv mov mp3 mp4 mpeg mpg mts "
+    "oga ogg ogv opus ts wav webm wma wmv",
+    "image": "bmp jpeg jpg pgm png ppm tif tiff webp",
+    "array": "npy npz",
+}
+_KINDS = {f".{name}": kind for kind, names in _NAMES.items() for name in names.split()}
+IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in _KINDS.items() if kind == "image")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Media larger than this is refused with a MediaError that names the limit.
+
+    max_bytes: of one file; max_seconds: of a video or a sound; max_pixels: of one frame.
+    """
+
+    max_bytes: int = 4 * 2**30
+    max_seconds: float = 3600.0
+    max_pixels: int = 64_000_000
+
+    def check_bytes(self, path: Path, size: int) -> None:
+        if size > self.max_bytes:
+            raise self._over(path, f"{size} bytes", f"{self.max_bytes} bytes", "bytes")
+
+    def check_seconds(self, path: Path, seconds: float) -> None:
+        if seconds > self.max_seconds + 1e-6:  # a duration is a sum of rounded ones
+            raise self._over(path, "more than that", f"{self.max_seconds:g} seconds", "seconds")
+
+    def check_pixels(self, path: Path, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            size = f"a frame of {width} x {height} pixels"
+            raise self._over(path, size, f"{self.max_pixels} pixels", "pixels")
+
+    @staticmethod
+    def _over(path: Path, found: str, limit: str, name: str) -> MediaError:
+        return MediaError(
+            f"{path}: too large: the limit is {limit}, this is {found}. Cut or shrink it, or raise "
+            f"the limit (Limits.max_{name}, data.limits.{name})"
+        )
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def locate(path: PathLike, limits: Limits) -> tuple[Path, Kind]:
+    """The path and the kind of source it is; its content is judged by whoever reads it.
+
+    Raises MediaError: missing, empty, unreadable, not a regular file, too many bytes, or of an
+    extension that is not known.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return path, "folder"
+        size = path.stat().st_size
+        if not path.is_file():
+            raise MediaError(f"{path}: not a regular file")
+        kind = _KINDS.get(path.suffix.lower())
+        if kind is None:
+            raise MediaError(
+                f"{path}: unsupported extension {path.suffix!r}: give a video, sound, image or "
+                f"depth file ({' '.join(sorted(_KINDS))}) or a folder of images"
+            )
+        if size == 0:
+            raise MediaError(f"{path}: the file is empty (0 bytes): copy or download it again")
+        limits.check_bytes(path, size)
+        with path.open("rb"):
+            return path, kind
+    except FileNotFoundError:
+        raise MediaError(f"{path}: no such file or folder") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MediaError(f"{path}: cannot be opened: {reason}") from None
+
+
+def list_images(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The images of a folder in natural order of their names (frame2 before frame10).
+
+    Raises MediaError when there are none, or when they are of several formats: then the folder
+    mixes different things, such as colour and depth, and their common order means nothing.
+    """
+    suffixes = frozenset(suffixes)
+    try:
+        files = [
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        ]
+    except OSError as error:
+        raise MediaError(f"{folder}: the folder cannot be listed: {error.strerror}") from None
+    if not files:
+        raise MediaError(f"{folder}: the folder holds no images ({' '.join(sorted(suffixes))})")
+    found = {".jpg" if f.suffix.lower() == ".jpeg" else f.suffix.lower() for f in files}
+    if len(found) > 1:
+        raise MediaError(
+            f"{folder}: the folder mixes images of several formats ({' '.join(sorted(found))}): "
+            f"keep each sequence in a folder of its own"
+        )
+    return sorted(files, key=lambda file: _natural(file.name))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
