@@ -272,6 +272,15 @@ def load(
     return config
 
 
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with ``a.b=value`` overrides laid over it."""
+    data = to_dict(config)
+    for text in overrides:
+        data = _merge(data, _parse_override(text))
+    changed: Config = from_dict(data, where="overrides")
+    return changed
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,4 +1,8 @@
-"""Which golden files to run: those of ``--golden DIR`` and those that the project makes itself."""
+"""Which golden files to run: those of ``--golden DIR`` and those that the project makes itself.
+
+The project's own come from the plain implementation in ``tests/reference``, which shares no code
+with the package; they run everywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,44 @@ from pathlib import Path
 
 import pytest
 
-KINDS = {"case_file": "*__*.safetensors", "trace_file": "trace_*.safetensors"}
+from reference.cases import CASES, TRACES
+from reference.generate import generate
+
+KINDS = {
+    "case_file": ("*__*.safetensors", [case.name for case in CASES]),
+    "trace_file": ("trace_*.safetensors", [f"trace_{trace.name}" for trace in TRACES]),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folder = Path(metafunc.config.getoption("--golden"))
-    for fixture, pattern in KINDS.items():
+    for fixture, (pattern, own) in KINDS.items():
         if fixture in metafunc.fixturenames:
-            files = sorted(folder.glob(pattern))
-            absent = pytest.param(
-                None, marks=pytest.mark.skip(reason=f"no {pattern} in {folder} (--golden DIR)")
-            )
+            given = [pytest.param(f, id=f.stem) for f in sorted(folder.glob(pattern))]
+            none = pytest.mark.skip(reason=f"no {pattern} in {folder} (--golden DIR)")
             metafunc.parametrize(
-                fixture, files or [absent], ids=[f.stem for f in files] or None, scope="module"
+                fixture,
+                [
+                    *(given or [pytest.param(None, id="given", marks=none)]),
+                    *(pytest.param(name, id=f"own-{name}") for name in own),
+                ],
+                indirect=True,
+                scope="module",
             )
+
+
+def _file(request: pytest.FixtureRequest, made: Path) -> Path:
+    if isinstance(request.param, Path):
+        return request.param
+    (path,) = generate(made, only=[request.param])
+    return path
+
+
+@pytest.fixture(scope="module")
+def case_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _file(request, tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="module")
+def trace_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _file(request, tmp_path_factory.mktemp("golden"))

@@ -18,6 +18,7 @@ from open_crema.errors import ConfigError
 
 # What a configuration may name without any file: enough of the architecture to count it.
 _FLAN_T5_XL: dict[str, Any] = {
+    "model_type": "t5",
     "vocab_size": 32128,
     "d_model": 2048,
     "d_kv": 64,
@@ -26,6 +27,16 @@ _FLAN_T5_XL: dict[str, Any] = {
     "num_heads": 32,
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
+}
+_SMOLLM2_135M: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
 }
 
 
@@ -42,6 +53,7 @@ BACKBONES: dict[str, Callable[[float], Backbone]] = {"smollm2-135m-instruct": _s
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "flan-t5-xl": _FLAN_T5_XL,
     "flan-t5-xxl": {**_FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64},
+    "smollm2-135m-instruct": _SMOLLM2_135M,
 }
 
 

@@ -6,8 +6,9 @@ A batch goes through ``query`` (adapters and the shared Q-Former), ``fusion`` (b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from open_crema.backbones.base import Backbone, Generation, OptionScores, Output
 from open_crema.config import ModelConfig
 from open_crema.data.sample import Batch, SenseBatch
 from open_crema.encoders.registry import width_for
-from open_crema.errors import DataError
+from open_crema.errors import ConfigError, DataError
 from open_crema.modality import canonical
 from open_crema.model.adapter import Adapter
 from open_crema.model.fusion import Fusion, QueryTokens
@@ -44,11 +45,35 @@ class Crema(nn.Module):
         self.qformer = QFormer(config.qformer).requires_grad_(False)
         self.adapters = nn.ModuleDict()
         for sense in self.senses:  # in canonical order: listing order must not change the init
-            kind = modality.get(sense)
-            width = (encoder_widths or {}).get(sense) or width_for(kind, config.encoders)
-            self.adapters[sense] = Adapter(kind, config, width, backbone.width)
+            self.adapters[sense] = self._adapter(sense, backbone, (encoder_widths or {}).get(sense))
         self.fusion = Fusion(config.senses, backbone.width, config.fusion, config.align)
         self.backbone = backbone
+
+    def _adapter(self, sense: str, backbone: Backbone, encoder_width: int | None) -> Adapter:
+        kind = modality.get(sense)
+        width = encoder_width or width_for(kind, self.config.encoders)
+        return Adapter(kind, self.config, width, backbone.width)
+
+    def add_sense(self, sense: str, encoder_width: int | None = None) -> None:
+        """Grows by a fresh adapter and a zero fusion block: outputs stay as they are until these
+        are trained. Raises ConfigError for an unknown sense or one that is there already."""
+        if sense in self.adapters:
+            raise ConfigError(f"the model has an adapter for {sense!r} already")
+        self.adapters[sense] = self._adapter(sense, self.backbone, encoder_width)
+        self.fusion.add(sense)
+        self._set_senses([*self.config.senses, sense])
+
+    def remove_sense(self, sense: str) -> None:
+        """Takes a sense out; what remains is as if it had never been there."""
+        if sense not in self.adapters or len(self.adapters) == 1:
+            raise ConfigError(f"cannot remove {sense!r} from a model of {', '.join(self.senses)}")
+        del self.adapters[sense]
+        self.fusion.remove(sense)
+        self._set_senses([s for s in self.config.senses if s != sense])
+
+    def _set_senses(self, listed: Sequence[str]) -> None:
+        self.config = replace(self.config, senses=tuple(listed))
+        self.senses = canonical(listed)
 
     def train(self, mode: bool = True) -> Crema:
         """The frozen LLM stays in evaluation mode unless ``llm_dropout`` is set."""
@@ -56,9 +81,12 @@ class Crema(nn.Module):
         self.backbone.train(mode and self.config.llm_dropout > 0)
         return self
 
+    def adapter(self, sense: str) -> Adapter:
+        return cast(Adapter, self.adapters[sense])
+
     def query(self, sense: str, x: SenseBatch) -> QueryTokens:
         """One sense's tokens in the LLM's space, ``[B, S, Q, D]``; padded segments are not run."""
-        adapter = self.adapters[sense]
+        adapter = self.adapter(sense)
         segments = x.segments
         if bool(segments.all()):
             rows, mask = x.tokens.flatten(0, 1), x.mask.flatten(0, 1)
@@ -107,7 +135,7 @@ class Crema(nn.Module):
 
     def unit(self, sense: str) -> Iterator[nn.Parameter]:
         """What one sub-step of sequential training updates: the sense's adapter and the fusion."""
-        yield from self.adapters[sense].parameters()
+        yield from self.adapter(sense).parameters()
         yield from self.fusion.parameters()
 
     def gate_strength(self, tokens: Mapping[str, QueryTokens]) -> dict[str, Tensor]:

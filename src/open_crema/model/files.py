@@ -1,6 +1,7 @@
 """A saved model: a folder of safetensors and JSON, one sub-folder an adapter.
 
     config.json                        the model's configuration, its base and its senses
+    run.yaml                           the configuration of the run that made it
     qformer.safetensors                the shared Q-Former
     fusion.safetensors                 the fusion's bias (where there is one)
     adapters/NAME/adapter.safetensors  one sense: queries, LoRA, projections, its fusion block
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from open_crema import __version__, backbones
 from open_crema.backbones.base import Backbone
-from open_crema.config import ModelConfig, from_dict, to_dict
+from open_crema.config import Config, ModelConfig, from_dict, load, to_dict, to_yaml
 from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.crema import Crema
 
@@ -36,8 +37,11 @@ FORMAT = 1
 BLOCK = "fusion.block"  # the name of a sense's fusion block in its adapter file
 
 
-def save_pretrained(model: Crema, folder: str | Path) -> Path:
-    """Writes the model (without its frozen LLM) to a folder, replacing what is there."""
+def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = None) -> Path:
+    """Writes the model (without its frozen LLM) to a folder, replacing what is there.
+
+    run: the configuration that made it, kept as ``run.yaml``.
+    """
     folder = Path(folder)
     base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
     with replacing(folder) as new:
@@ -50,6 +54,8 @@ def save_pretrained(model: Crema, folder: str | Path) -> Path:
                 "base": base,
             },
         )
+        if run is not None:
+            (new / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
         write_tensors(new / "qformer.safetensors", model.qformer.state_dict())
         if model.fusion.bias is not None:
             write_tensors(new / "fusion.safetensors", {"bias": model.fusion.bias})
@@ -115,6 +121,15 @@ def from_pretrained(
     if model.fusion.bias is not None:
         _fill(model.fusion, read_tensors(folder / "fusion.safetensors"), folder, partial=True)
     return model.eval()
+
+
+def run_of(folder: str | Path) -> Config:
+    """The configuration that a saved model was made with; defaults where it was not kept."""
+    kept = Path(folder) / "run.yaml"
+    if kept.exists():
+        return load(kept)
+    info = read_json(Path(folder) / "config.json", "a saved model has one; is this a model folder?")
+    return Config(model=_model_config(Path(folder), info))
 
 
 def fingerprint(module: nn.Module) -> str:

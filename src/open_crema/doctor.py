@@ -1,0 +1,62 @@
+"""What ``crema doctor`` says of the pretrained weights, and how it fetches them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from open_crema import weights
+from open_crema.backbones import smollm2
+from open_crema.encoders import dinov2, yamnet
+from open_crema.weights import WeightsStatus
+
+FETCH: dict[str, Callable[[], Path]] = {
+    smollm2.NAME: smollm2.fetch,
+    dinov2.NAME: dinov2.fetch,
+    yamnet.NAME: yamnet.fetch,
+}
+
+
+def fetch(names: Sequence[str] = ()) -> dict[str, Path]:
+    """Downloads and converts what is missing: all weights, or those named.
+
+    Raises WeightsError for an unknown name, or where a download or conversion fails.
+    """
+    for name in names:
+        weights.lookup(name)
+    return {name: FETCH[name]() for name in names or FETCH}
+
+
+def to_dicts(report: Sequence[WeightsStatus]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": status.weights.name,
+            "source": status.weights.distribution,
+            "sha256": status.weights.sha256,
+            "licence": status.weights.licence,
+            "bytes": status.weights.size,
+            "parameters": status.weights.parameters,
+            "state": status.state,
+            "path": str(status.path),
+            "remedy": status.remedy,
+        }
+        for status in report
+    ]
+
+
+def table(report: Sequence[WeightsStatus]) -> Table:
+    shown = Table(title="pretrained weights")
+    for heading in ("name", "source", "sha256", "licence", "MB", "state", "what to do"):
+        shown.add_column(heading, overflow="fold")
+    for status in report:
+        w = status.weights
+        size = f"{w.size / 1e6:.0f}"
+        shown.add_row(
+            w.name, w.distribution, w.sha256[:12], w.licence, size, status.state, status.remedy
+        )
+    notes = [f"{s.weights.name}: {s.weights.note}" for s in report if s.weights.note]
+    shown.caption = "\n".join(notes)
+    return shown

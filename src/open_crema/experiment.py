@@ -1,0 +1,133 @@
+"""One configuration, run: build the model, read the data, train, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from open_crema import backbones, progress, tasks, weights
+from open_crema import config as configuration
+from open_crema.config import Config
+from open_crema.data.dataset import FeatureDataset
+from open_crema.data.extract import Extractor
+from open_crema.data.sample import Sample
+from open_crema.errors import ConfigError
+from open_crema.evaluation import result
+from open_crema.evaluation.report import curves
+from open_crema.evaluation.result import Evaluation
+from open_crema.evaluation.run import evaluate
+from open_crema.model.crema import Crema
+from open_crema.model.files import from_pretrained, run_of
+from open_crema.training.loop import Trainer
+
+SPLITS = ("train", "validation", "test")
+
+
+def build_model(config: Config) -> Crema:
+    """A fresh model, or the one of ``train.init`` with whatever senses it does not have yet.
+
+    Raises ConfigError where the saved model's shape is not the configuration's.
+    """
+    torch.manual_seed(config.seed)
+    if config.train.init is None:
+        return Crema(
+            config.model, backbones.load(config.model.llm, dropout=config.model.llm_dropout)
+        )
+    model = from_pretrained(config.train.init)
+    for sense in config.model.senses:
+        if sense not in model.senses:
+            model.add_sense(sense)
+    for sense in model.senses:
+        if sense not in config.model.senses:
+            model.remove_sense(sense)
+    model.config = replace(model.config, senses=config.model.senses)
+    if model.config != config.model:
+        raise ConfigError(
+            f"train.init {config.train.init}: its model configuration is not this one's; give "
+            "both the same `model` section"
+        )
+    return model
+
+
+def read_samples(config: Config, split: str) -> list[Sample]:
+    """The questions of a split. Raises ConfigError where the configuration names no file for it."""
+    path = getattr(config.data, split)
+    if path is None:
+        raise ConfigError(f"data.{split} is not set; give it, as in data.{split}=FILE.jsonl")
+    return tasks.load(config.data.task, path, media_root=config.data.media_root)
+
+
+def read_data(config: Config, samples: Sequence[Sample]) -> FeatureDataset:
+    """Questions with their features, which are extracted now where the store lacks them."""
+    extractor = Extractor.from_config(config)
+    extractor.extract_all(samples)
+    return FeatureDataset(samples, extractor, frames=config.data.frames)
+
+
+def train(config: Config, *, fresh: bool = False) -> Path:
+    """Trains as configured (or continues a run that was cut off); returns the model's folder.
+
+    Files go to ``config.out``: see :class:`~open_crema.training.loop.Trainer`, and ``curves.png``.
+    """
+    samples = read_samples(config, "train")
+    held_out = read_samples(config, "validation") if config.data.validation else None
+    data = read_data(config, samples)
+    validation = None if held_out is None else read_data(config, held_out)
+    model = build_model(config)
+
+    def validate(model: Crema) -> Mapping[str, float]:
+        assert validation is not None
+        found = evaluate(model, validation, config=config.eval, blind=False)
+        return {"accuracy": found.accuracy, "n": len(found.predictions)}
+
+    trainer = Trainer(model, config, data, config.out, validate=validate if validation else None)
+    folder = trainer.run(fresh=fresh)
+    curves(Path(config.out) / "log.jsonl", Path(config.out) / "curves.png")
+    return folder
+
+
+def evaluate_split(
+    config: Config,
+    model_folder: str | Path,
+    *,
+    split: str = "test",
+    senses: Sequence[str] | None = None,
+    out: str | Path,
+) -> Evaluation:
+    """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``."""
+    samples = read_samples(config, split)
+    seen = read_samples(config, "train") if config.data.train else []
+    model = from_pretrained(model_folder)
+    data = read_data(replace(config, model=model.config), samples)
+    with progress.bar() as bar:
+        task = bar.add_task("evaluating", total=len(samples), note="")
+        found = evaluate(
+            model,
+            data,
+            config=config.eval,
+            senses=senses,
+            train=seen,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    result.write(found, out, config=config, model=model, data=getattr(config.data, split))
+    return found
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+    """The configuration and model folder behind a YAML file or a saved model.
+
+    Raises ConfigError where there is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return configuration.override(run_of(path), overrides), path
+    config = configuration.load(path, overrides)
+    return config, Path(config.out) / "model"
+
+
+def default_model() -> Path:
+    """Where ``crema ask`` looks when no model is named; ``make quickstart`` puts one there."""
+    return weights.home() / "models" / "default"
