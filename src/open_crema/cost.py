@@ -1,0 +1,260 @@
+"""What a configuration costs in parameters, trained and frozen, before anything is downloaded.
+
+The model is built on the meta device, where tensors have shapes but no memory, so that a model of
+billions is counted in a second on any machine. Frozen encoders are counted by their specifications.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, cast
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import nn
+
+from open_crema.backbones import ARCHITECTURES, BACKBONES
+from open_crema.backbones.base import Backbone
+from open_crema.backbones.decoder_only import DecoderOnly
+from open_crema.backbones.encoder_decoder import EncoderDecoder
+from open_crema.config import Config, EncodersConfig, ModelConfig
+from open_crema.encoders import registry
+from open_crema.errors import ConfigError
+from open_crema.modality import get
+from open_crema.model.adapter import Adapter
+from open_crema.model.crema import Crema
+
+
+@dataclass(frozen=True)
+class SenseCost:
+    """Parameters of one sense's adapter, part by part (paper 3.2)."""
+
+    lora: int
+    queries: int
+    input_projection: int
+    input_norm: int
+    llm_projection: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Numbers of parameters.
+
+    senses: in canonical order. fusion: all of it. qformer: its own weights, without the adapters;
+    trained only where qformer_trained. encoders: by name, once however many senses share one;
+    None where a third party's encoder does not say its size, and then the totals are without it.
+    uncounted: what the released code lists as trainable on top of ``trainable`` although its
+    forward pass never uses it; the paper's larger figures include some of it.
+    """
+
+    senses: dict[str, SenseCost]
+    fusion: int
+    qformer: int
+    qformer_trained: bool
+    encoders: dict[str, int | None]
+    llm: str
+    llm_parameters: int
+    uncounted: dict[str, int]
+
+    @property
+    def trainable(self) -> int:
+        trained = self.qformer if self.qformer_trained else 0
+        return sum(sense.total for sense in self.senses.values()) + self.fusion + trained
+
+    @property
+    def frozen(self) -> int:
+        known = sum(n for n in self.encoders.values() if n is not None)
+        return known + (0 if self.qformer_trained else self.qformer) + self.llm_parameters
+
+
+def count(config: ModelConfig, *, train_qformer: bool = False) -> Cost:
+    """The cost of a model; ``train_qformer``: the Q-Former is trained too. Allocates no tensor memory.
+
+    Raises ConfigError where an encoder or the LLM is unknown.
+    """
+    model = skeleton(config)
+    return Cost(
+        senses={sense: _adapter(cast(Adapter, model.adapters[sense])) for sense in model.senses},
+        fusion=_size(model.fusion),
+        qformer=_size(model.qformer),
+        qformer_trained=train_qformer,
+        encoders=_encoders(model.senses, config.encoders),
+        llm=config.llm,
+        llm_parameters=_size(model.backbone),
+        uncounted=_uncounted(config),
+    )
+
+
+def skeleton(config: ModelConfig) -> Crema:
+    """The whole model on the meta device: every module and shape, no values, no memory.
+
+    Raises ConfigError where an encoder or the LLM is unknown.
+    """
+    with torch.device("meta"):
+        return Crema(config, _backbone(config.llm))
+
+
+class _NoText:
+    """Stands in for a tokenizer where no text is read."""
+
+    pad_token_id = eos_token_id = 0
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return []
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str:
+        return ""
+
+
+def _backbone(name: str) -> Backbone:
+    """The LLM of that name or local folder, of which only the architecture is read."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    architecture = _architecture(name)
+    try:
+        config = CONFIG_MAPPING[architecture["model_type"]].from_dict(architecture)
+        if not config.is_encoder_decoder:
+            return DecoderOnly(AutoModelForCausalLM.from_config(config), _NoText())
+        llm = AutoModelForSeq2SeqLM.from_config(config)
+    except Exception as error:  # a config.json may be wrong in any way, and fails in as many
+        raise ConfigError(
+            f"model.llm {name}: its config.json describes no language model that can be counted: "
+            f"{type(error).__name__}: {shorten(str(error), 200)}"
+        ) from None
+    # transformers 5 ties T5's head to its embeddings whatever the configuration says, until
+    # weights that differ are loaded; Flan-T5's differ.
+    head = llm.get_output_embeddings()
+    apart = False in (architecture.get(k) for k in ("tie_word_embeddings", "scale_decoder_outputs"))
+    if apart and head.weight is llm.get_input_embeddings().weight:
+        head.weight = nn.Parameter(torch.empty_like(head.weight))
+    return EncoderDecoder(llm, _NoText())
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    """What a transformers config.json holds."""
+    if Path(name).is_dir() and name not in BACKBONES:
+        path = Path(name) / "config.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model.llm {name}: not a transformers folder: {path} cannot be read ({error})"
+            ) from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"model.llm {name}: not a transformers folder: {path} is no object")
+        return found
+    if name not in ARCHITECTURES:
+        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"unknown model.llm {name!r}: {hint}known: {', '.join(ARCHITECTURES)}, or a local "
+            "folder in the transformers layout, of which config.json is enough"
+        )
+    return ARCHITECTURES[name]
+
+
+def _size(part: nn.Module | None) -> int:
+    return 0 if part is None else sum(p.numel() for p in part.parameters())
+
+
+def _adapter(adapter: Adapter) -> SenseCost:
+    return SenseCost(
+        lora=_size(adapter.lora),
+        queries=adapter.queries.numel(),
+        input_projection=_size(adapter.input_projection),
+        input_norm=_size(adapter.input_norm),
+        llm_projection=_size(adapter.projection),
+    )
+
+
+def _encoders(senses: list[str], config: EncodersConfig) -> dict[str, int | None]:
+    served = {"vision": config.vision, "audio": config.audio, "point": config.point}
+    found: dict[str, int | None] = {}
+    for sense in senses:
+        kind = get(sense).encoder
+        if isinstance(kind, str) and kind in served:
+            found[served[kind]] = registry.spec(served[kind]).parameters
+        else:
+            found[f"{sense}'s own"] = None
+    return found
+
+
+def _uncounted(config: ModelConfig) -> dict[str, int]:
+    shape = config.qformer
+    lora = shape.layers * 4 * shape.width * config.lora.rank  # A and B, of query and value
+    extra: dict[str, int] = {}
+    if "point" in config.senses:
+        extra["norm of the point features"] = 2 * shape.encoder_width
+    if skipping := [s for s in config.senses if s in config.lora.skip]:
+        extra["LoRA of senses that skip it"] = lora * len(skipping)
+    if "video" in config.senses:  # one a sense, each the size of the video's LoRA
+        extra["gradient-selection embeddings"] = lora * len(config.senses)
+    return extra
+
+
+def to_dict(cost: Cost) -> dict[str, Any]:
+    """Plain data for JSON: ``trainable`` and ``frozen`` by part, each with its ``total``."""
+    trained = cost.qformer_trained
+    return {
+        "trainable": {
+            "senses": {s: {**asdict(c), "total": c.total} for s, c in cost.senses.items()},
+            "fusion": cost.fusion,
+            "qformer": cost.qformer if trained else 0,
+            "total": cost.trainable,
+        },
+        "frozen": {
+            "encoders": cost.encoders,
+            "qformer": 0 if trained else cost.qformer,
+            "llm": {"name": cost.llm, "parameters": cost.llm_parameters},
+            "total": cost.frozen,
+        },
+        "uncounted": cost.uncounted,
+    }
+
+
+def table(cost: Cost) -> Table:
+    """Trained parts above, frozen ones below, in 80 columns."""
+    share = cost.trainable / (cost.trainable + cost.frozen)
+    result = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=f"{share:.2%} of {cost.trainable + cost.frozen:,} parameters are trained.",
+        caption_justify="left",
+    )
+    result.add_column("parameters", overflow="fold")
+    for head in ("LoRA", "queries", "input\nproj.", "input\nnorm", "LLM\nproj.", "total"):
+        result.add_column(head, justify="right", no_wrap=True)
+
+    def line(name: str, total: int | None, style: str | None = None) -> None:
+        shown = "unknown" if total is None else f"{total:,}"
+        result.add_row(name, *[""] * 5, shown, style=style)
+
+    for sense, own in cost.senses.items():
+        result.add_row(sense, *(f"{n:,}" for n in asdict(own).values()), f"{own.total:,}")
+    line("fusion", cost.fusion)
+    if cost.qformer_trained:
+        line("Q-Former", cost.qformer)
+    line("trained", cost.trainable, "bold")
+    result.add_section()
+    for name, n in cost.encoders.items():
+        line(name, n)
+    if not cost.qformer_trained:
+        line("Q-Former", cost.qformer)
+    line(cost.llm, cost.llm_parameters)
+    line("frozen", cost.frozen, "bold")
+    return result
+
+
+def main_table(config: Config) -> Table:
+    """What ``crema cost`` prints for a run's configuration."""
+    return table(count(config.model, train_qformer=config.train.qformer != "frozen"))
