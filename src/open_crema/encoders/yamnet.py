@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from open_crema import weights
 from open_crema.encoders.points import position_code
@@ -58,10 +59,10 @@ class Yamnet:
     The tokens hold no trace of when inside the window they are, so a fixed sinusoidal code of time
     and band is added, scaled by 0.1: an rms of 0.07 where the features have 0.36.
 
-    Sound beyond ``max_windows`` windows is sampled by windows spread evenly over the whole track; a
-    last piece shorter than 0.48 s gets no window of its own. ``threads`` is onnxruntime's, torch's
-    own number by default. The weights wait for the first call, which downloads them where they are
-    missing (WeightsError).
+    A track of more than ``max_windows`` windows is cut into that many equal parts, of which each
+    window hears the middle; a last piece shorter than 0.48 s gets no window of its own.
+    ``threads`` is onnxruntime's, torch's own number by default. The weights wait for the first
+    call, which downloads them where they are missing (WeightsError).
     """
 
     name = "yamnet"
@@ -113,9 +114,9 @@ class Yamnet:
         head = load_file(path / "head.safetensors")
         classes = json.loads((path / "classes.json").read_text())
         logits = heard @ head["weight"].T + head["bias"]
-        scores = (1 / (1 + np.exp(-logits))).mean(axis=0)
-        order = np.argsort(-scores, kind="stable")
-        return [(classes[index], float(scores[index])) for index in order]
+        scores = torch.from_numpy(logits).sigmoid().mean(dim=0)
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return [(classes[index], scores[index].item()) for index in order]
 
     def _run(self, audio: Audio) -> tuple[Array, Any, Any]:
         """Tokens without the code ``[S, K, W]``, mask ``[S, K]``, spans ``[S, 2]`` in seconds."""
@@ -132,7 +133,8 @@ class Yamnet:
         length = (PATCH - 1) * HOP + FRAME
         samples = np.pad(audio.samples, (0, max(0, int(first.max()) + length - audio.samples.size)))
         patches = samples[first.reshape(-1, 1) + np.arange(length)]
-        (grid,) = self._session.run(None, {"audio": log_mel(patches)[:, None]})
+        sound = log_mel(torch.from_numpy(patches))[:, None]
+        (grid,) = self._session.run(None, {"audio": sound.numpy()})
         tokens = grid.transpose(0, 2, 3, 1).reshape(len(starts), -1, self.width)
         mask = self._token_starts < (ends - starts)[:, None]
         return np.ascontiguousarray(tokens), mask, np.stack([starts, ends], axis=1)
@@ -142,34 +144,33 @@ class Yamnet:
         needed = max(1, math.ceil((duration - SHORTEST_TAIL) / self.window))
         if needed <= self.max_windows:
             return np.arange(needed) * self.window
-        return np.linspace(0, duration - self.window, self.max_windows)
+        part = duration / self.max_windows
+        return (np.arange(self.max_windows) + 0.5) * part - self.window / 2
 
 
-def log_mel(samples: Array) -> Array:
+def log_mel(samples: Tensor) -> Tensor:
     """``[P, n]`` samples at 16 kHz to ``[P, frames, 64]``: log(mel + 0.001) of the magnitude.
 
     Frames of 25 ms every 10 ms, whole ones only, under a periodic Hann window, FFT of 512; bands
     from 125 to 7500 Hz, triangular on the mel scale.
     """
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME, axis=-1)[:, ::HOP]
-    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)).astype(np.float32)
-    magnitude = np.abs(np.fft.rfft(frames * hann, FFT))
-    return np.asarray(np.log(magnitude @ _mel_matrix() + LOG_OFFSET), dtype=np.float32)
+    frames = samples.unfold(-1, FRAME, HOP) * torch.hann_window(FRAME)
+    return torch.log(torch.fft.rfft(frames, FFT).abs() @ _mel_matrix() + LOG_OFFSET)
 
 
 @cache
-def _mel_matrix() -> Array:
+def _mel_matrix() -> Tensor:
     """Triangles ``[257, 64]`` with corners evenly spaced in mel, straight in mel and not in Hz."""
 
-    def mel(hertz: Any) -> Any:
-        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127.0 * torch.log1p(hertz / 700.0)
 
-    bins = mel(np.linspace(0, RATE / 2, FFT // 2 + 1))[:, None]
-    corners = np.linspace(mel(LOWEST), mel(HIGHEST), MELS + 2)
+    bins = mel(torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64))[:, None]
+    low, high = mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)).tolist()
+    corners = torch.linspace(low, high, MELS + 2, dtype=torch.float64)
     rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    return np.asarray(triangles, dtype=np.float32)
+    return torch.minimum(rising, falling).clamp(min=0).float()
 
 
 def _convert(raw: Path, out: Path) -> None:
