@@ -77,7 +77,7 @@ class Cost:
 
 
 def count(config: ModelConfig, *, train_qformer: bool = False) -> Cost:
-    """The cost of a model; ``train_qformer``: the Q-Former is trained too. Allocates no tensor memory.
+    """The cost of a model; train_qformer: whether the Q-Former is trained too.
 
     Raises ConfigError where an encoder or the LLM is unknown.
     """
