@@ -202,3 +202,40 @@ def test_a_part_can_be_read_with_its_own_schema():
     assert lora == config.LoraConfig(rank=3)
     with pytest.raises(ConfigError, match="adapter: unknown key 'rnak', did you mean 'rank'"):
         config.from_dict({"rnak": 3}, where="adapter", schema=config.LoraConfig)
+
+
+@pytest.mark.xfail(strict=True, raises=(RecursionError, TypeError))
+@pytest.mark.parametrize("base", ["run.yaml", "3", "[a.yaml]"])
+def test_a_base_that_cannot_be(write, base):
+    with pytest.raises(ConfigError, match="base"):
+        config.load(write(f"base: {base}"))
+
+
+@pytest.mark.xfail(strict=True)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {lr: .inf}",
+        "train: {min_lr: .nan}",
+        "train: {min_lr: -1.0}",
+        "train: {clip: -1.0}",
+        "train: {weight_decay: -1.0}",
+        "train: {betas: [2.0, -1.0]}",
+        "train: {epochs: true}",
+        "train: {order: [vidoe]}",
+        "data: {frames: 9, store_frames: 8}",
+        "model: {qformer: {width: 10, heads: 4}}",
+        "seed: 1\nseed: 2",
+    ],
+)
+def test_values_that_make_no_sense(write, text):
+    with pytest.raises(ConfigError):
+        config.load(write(text))
+
+
+@pytest.mark.xfail(strict=True)
+def test_an_error_about_senses_names_the_file(write):
+    path = write("model: {senses: [vidoe]}")
+    with pytest.raises(ConfigError) as error:
+        config.load(path)
+    assert str(path) in str(error.value)

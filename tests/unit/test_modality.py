@@ -143,3 +143,17 @@ def test_resolve(monkeypatch):
     monkeypatch.setitem(sys.modules, "sensors", module)
     assert modality.resolve("sensors:read") is len
     assert modality.resolve(max) is max
+
+
+@pytest.mark.xfail(strict=True, raises=(ImportError, AttributeError))
+@pytest.mark.parametrize("target", ["no_such_module:read", "json:no_such_function", "json"])
+def test_a_reference_to_nothing(target):
+    with pytest.raises(ConfigError, match=target):
+        modality.resolve(target)
+
+
+@pytest.mark.xfail(strict=True, raises=ZeroDivisionError)
+def test_an_entry_point_that_cannot_be_loaded(registry):
+    registry.append(entry_point("radar", lambda: 1 // 0))
+    with pytest.raises(ConfigError, match="'radar'"):
+        modality.names()

@@ -17,7 +17,8 @@ from open_crema.features import Features
 from open_crema.media import Limits
 from open_crema.modality import Target, canonical, get, resolve
 
-# Part of every key. Raise it when a built-in reader or expert gives something else than before.
+# Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
+# before for reasons that no fingerprint tells.
 RECIPE = 1
 
 

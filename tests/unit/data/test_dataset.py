@@ -32,7 +32,7 @@ class Extractor:
         self.reads.append((path, sense))
         if path == "mute":
             return SenseAbsent(sense, "mute")
-        segments = {"point": 1, "audio": 3}.get(sense, self.segments)
+        segments = {"point": 1, "audio": 6}.get(sense, self.segments)
         number = float(path.strip("abcdefghijklmnopqrstuvwxyz"))
         tokens = torch.full((segments, 2, 4), number, dtype=torch.bfloat16)
         tokens[:, 0, 0] = torch.arange(segments)
@@ -85,7 +85,7 @@ def test_a_batch_of_samples_with_different_senses():
         "thermal": [True, False, False, False, True],
     }
     assert batch.senses["video"].tokens.shape == (5, 4, 2, 4)
-    assert batch.senses["audio"].tokens.shape == (5, 3, 2, 4)
+    assert batch.senses["audio"].tokens.shape == (5, 6, 2, 4)
     assert batch.senses["point"].tokens.shape == (5, 1, 2, 4)
     assert batch.senses["video"].tokens.dtype == torch.bfloat16
     assert not batch.senses["video"].tokens[2].any()
@@ -131,7 +131,7 @@ def test_visual_senses_of_a_sample_are_drawn_together_and_others_left_whole():
         batch = data.batch([0], training=True, epoch=epoch)
         frames = batch.senses["video"].tokens[0, :, 0, 0].tolist()
         assert batch.senses["thermal"].tokens[0, :, 0, 0].tolist() == frames
-        assert batch.senses["audio"].tokens[0, :, 0, 0].tolist() == [0, 1, 2]
+        assert batch.senses["audio"].tokens[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
         drawn.add(tuple(frames))
     assert len(drawn) > 5
     chosen = data.batch([0]).senses["video"]
@@ -143,6 +143,21 @@ def test_questions_on_one_video_draw_their_own_frames():
     batch = dataset().batch([0, 3], training=True, seed=1)
     frames = batch.senses["video"].tokens[:, :, 0, 0].tolist()
     assert frames[0] != frames[1]
+
+
+def test_a_draw_belongs_to_the_sample_not_to_its_place():
+    for epoch in range(5):
+        there = rows(dataset().batch([4], training=True, epoch=epoch), 0)
+        here = rows(dataset([SAMPLES[4]]).batch([0], training=True, epoch=epoch), 0)
+        assert same(there, here)
+
+
+def test_batches_are_drawn_with_their_epoch():
+    data = dataset()
+    (batch,) = data.batches(9, training=True, epoch=7, seed=3)
+    places = [int(sample.id[1:]) for sample in batch.samples]
+    expected = data.batch(places, training=True, epoch=7, seed=3)
+    assert all(same(rows(batch, row), rows(expected, row)) for row in range(5))
 
 
 def ids(batches):

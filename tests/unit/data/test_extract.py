@@ -150,6 +150,14 @@ def test_another_fingerprint_makes_another_key(encoders, media, make):
     assert encoders["vision"].calls == 1
 
 
+def test_stored_content_under_an_extension_that_is_refused(encoders, media, make):
+    make("video").features(ask(media, video="silent.mp4"), "video")
+    (media / "copy.txt").write_bytes((media / "silent.mp4").read_bytes())
+    encoders.clear()
+    with pytest.raises(MediaError, match=r"unsupported extension '\.txt'"):
+        make("video").features(ask(media, video="copy.txt"), "video")
+
+
 def test_a_changed_file_is_read_again(encoders, media, make):
     sample = ask(media, video="silent.mp4")
     before = make("video").features(sample, "video")
@@ -165,6 +173,23 @@ def test_a_sense_of_its_own_file_goes_before_the_video(encoders, media, make):
     own = extractor.features(ask(media, video="mute.mkv", audio="own.wav"), "audio")
     assert isinstance(own, Features)
     assert isinstance(extractor.features(ask(media, video="mute.mkv"), "audio"), SenseAbsent)
+
+
+def test_a_file_of_flow_is_not_the_flow_of_a_file(encoders, media, make):
+    extractor = make("flow")
+    drawn = extractor.features(ask(media, flow="silent.mp4"), "flow")
+    made = extractor.features(ask(media, video="silent.mp4"), "flow")
+    assert not torch.equal(drawn.tokens, made.tokens)
+    both = extractor.features(ask(media, video="sound.mp4", flow="silent.mp4"), "flow")
+    assert torch.equal(both.tokens, drawn.tokens)
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_questions_on_one_file_read_it_once(encoders, media, make, store):
+    samples = [ask(media, str(i), video="sound.mp4") for i in range(5)]
+    counts = make("video", "audio", store=store).extract_all(samples)
+    assert (counts["video"].present, counts["audio"].present) == (5, 5)
+    assert (encoders["vision"].calls, encoders["audio"].calls) == (1, 1)
 
 
 def test_absences_and_their_reasons(encoders, media, make):
@@ -190,8 +215,6 @@ def test_absences_and_their_reasons(encoders, media, make):
     for count in counts.values():
         assert count.present + sum(count.absent.values()) == len(samples)
         assert not any(str(media) in reason for reason in count.absent)
-    # Two questions on one video: one reading.
-    assert (encoders["vision"].calls, encoders["audio"].calls) == (6, 2)
     assert extractor.extract_all(samples) == counts
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +135,14 @@ def test_an_object_under_the_wrong_key_is_not_believed(store):
     object_of(store, other).parent.mkdir(parents=True, exist_ok=True)
     object_of(store, other).write_bytes(object_of(store).read_bytes())
     assert store.get(other) is None
+
+
+def test_numbers_under_another_type_are_noticed(store):
+    store.get_or_make(KEY, make_features)
+    whole = object_of(store).read_bytes()
+    assert whole.count(b'"F64"') == 1
+    object_of(store).write_bytes(whole.replace(b'"F64"', b'"I64"'))
+    assert store.get(KEY) is None
 
 
 def test_an_unreadable_object_is_an_error(store):
@@ -294,6 +303,17 @@ def test_a_folder_is_its_names_and_contents(store, tmp_path):
     assert folder("d", {"1.png": b"x", "3.png": b"y"}) != first
     assert folder("e", {"1.png": b"x"}) != first
     assert folder("f", {"1.png": b"x", "2.png": b"y", ".DS_Store": b"z"}) == first
+
+
+def test_the_order_in_which_a_disk_lists_a_folder_means_nothing(store, tmp_path, monkeypatch):
+    for name in "abcdef":
+        write(tmp_path / "clip" / name, name.encode())
+    listed = sorted((tmp_path / "clip").iterdir())
+    digests = set()
+    for order in (listed, listed[::-1]):
+        monkeypatch.setattr(Path, "iterdir", lambda _, order=order: iter(order))
+        digests.add(FeatureStore(tmp_path / f"store{len(digests)}").source_digest(listed[0].parent))
+    assert len(digests) == 1
 
 
 def test_changes_in_a_folder_are_noticed(store, tmp_path, hashed):

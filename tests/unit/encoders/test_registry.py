@@ -57,8 +57,27 @@ def test_built_encoders_are_as_wide_as_their_spec():
     from open_crema.encoders.dinov2 import DinoV2
     from open_crema.encoders.yamnet import Yamnet
 
-    assert DinoV2.width == registry.spec("dinov2-small").width
-    assert Yamnet.width == registry.spec("yamnet").width
+    for encoder in (DinoV2, Yamnet):
+        assert registry.spec(encoder.name).width == encoder.width
+
+
+def test_fingerprints_need_no_weights_and_know_the_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREMA_HOME", str(tmp_path / "home"))
+    default = EncodersConfig()
+    changes = {
+        "dinov2-small": EncodersConfig(resolution=224),
+        "yamnet": EncodersConfig(audio_window=4.0),
+        "points": EncodersConfig(max_points=10),
+    }
+    for name, changed in changes.items():
+        fingerprint = registry.build(name, default).fingerprint
+        assert fingerprint == registry.build(name, default).fingerprint
+        assert fingerprint != registry.build(name, changed).fingerprint
+    assert (
+        registry.build("yamnet", EncodersConfig(audio_max_windows=3)).fingerprint
+        != registry.build("yamnet", default).fingerprint
+    )
+    assert not (tmp_path / "home").exists()
 
 
 def test_settings_that_do_not_fit_the_encoder():

@@ -180,6 +180,12 @@ def test_what_is_no_depth(tmp_path):
         read(senses.read_depth_pictures, tmp_path / "whole.npy")
 
 
+def test_missing_depth_is_said_once(tmp_path):
+    with pytest.raises(MediaError) as error:
+        read(senses.read_depth_pictures, tmp_path / "none.npy")
+    assert str(error.value).count("no such file") == 1
+
+
 def test_depth_of_a_sound_is_absent(tmp_path):
     with pytest.raises(SenseAbsent):
         read(senses.read_depth_pictures, write_audio(tmp_path / "a.wav"))
