@@ -1,0 +1,1 @@
+from tiny import one_seeded_thread  # noqa: F401
