@@ -1,0 +1,141 @@
+"""Results that a person can read: a table of the rates, and the curves of a training run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+from rich.text import Text
+
+from open_crema.errors import CremaError, DataError
+
+_COLUMNS = ("N", "chance", "majority", "blind", "accuracy", "95 % interval")
+
+
+def table(results: Mapping[str, Any]) -> Table:
+    """A row for all samples and one for each type, from an evaluation's summary or the content of
+    its ``results.json``. The caption says what was skipped, and which senses were missing."""
+    senses = ", ".join(results["senses"]) or "none (question only)"
+    shown = Table(title=f"senses: {senses}; rates in %")
+    shown.add_column("type")
+    for name in _COLUMNS:
+        shown.add_column(name, justify="right")
+    shown.add_row("all", *_cells(results), style="bold", end_section=True)
+    for name, row in results["types"].items():
+        shown.add_row(Text(name or "(no type)"), *_cells(row))
+    shown.caption = Text("\n".join(_notes(results)))
+    return shown
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    low, high = row["interval"]
+    rates = [_percent(row[name]) for name in ("chance", "majority", "blind", "accuracy")]
+    return [str(row["n"]), *rates, f"{_percent(low)} - {_percent(high)}"]
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f}"
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    skipped = sum(results["skipped"].values())
+    notes = [f"expected {results['expected']} = scored {results['scored']} + skipped {skipped}"]
+    if skipped:
+        notes[0] += f" ({_counts(results['skipped'])})"
+    notes += [f"without {sense}: {_counts(why)}" for sense, why in results["absent"].items()]
+    return notes
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def curves(log: str | Path, picture: str | Path) -> Path:
+    """Draws a training log (``log.jsonl``) as a PNG: the loss by step of each sense, the loss of
+    the alignment stage and the validation accuracy by epoch, where the log has them.
+
+    Raises DataError, naming the line, for a broken log or one without any loss. A last line that
+    was cut off by the end of its process is left out.
+    """
+    lines = _read_log(Path(log))
+    panels = []
+    for kind, draw in (("align", _draw_alignment), ("step", _draw_losses), ("epoch", _draw_epochs)):
+        chosen = [line for line in lines if line.get("kind") == kind]
+        if kind == "epoch":
+            chosen = [line for line in chosen if line.get("validation")]
+        if chosen:
+            panels.append((draw, chosen))
+    if not any(line.get("kind") in ("align", "step") for line in lines):
+        raise DataError(f"{log}: holds no training step; train first, then draw")
+    figure = Figure(figsize=(8, 3.2 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for (draw, chosen), ax in zip(panels, axes, strict=True):
+        try:
+            draw(ax, chosen)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{log}: not a training log ({error!r} in a line)") from None
+        ax.grid(alpha=0.3)
+    picture = Path(picture)
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture, format="png", dpi=120)
+    except OSError as error:
+        raise CremaError(f"{picture}: cannot be written ({error.strerror})") from None
+    return picture
+
+
+def _read_log(log: Path) -> list[dict[str, Any]]:
+    try:
+        texts = log.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{log}: cannot be read as a training log ({error})") from None
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            if number == len(texts):  # a whole line ends with a line break
+                break
+            raise DataError(f"{log}, line {number}: not valid JSON: {error.msg}") from None
+        if not isinstance(line, dict):
+            raise DataError(f"{log}, line {number}: expected a JSON object")
+        lines.append(line)
+    return lines
+
+
+def _draw_losses(ax: Axes, steps: list[dict[str, Any]]) -> None:
+    for sense in dict.fromkeys(line["sense"] for line in steps):
+        own = [line for line in steps if line["sense"] == sense]
+        ax.plot([s["step"] for s in own], [float(s["loss"]) for s in own], label=sense, linewidth=1)
+    ax.set(xlabel="step", ylabel="loss", title="training")
+    ax.legend()
+
+
+def _draw_alignment(ax: Axes, steps: list[dict[str, Any]]) -> None:
+    ax.plot(
+        [s["step"] for s in steps], [float(s["loss"]) for s in steps], color="tab:grey", linewidth=1
+    )
+    ax.set(xlabel="step", ylabel="loss", title="alignment stage")
+
+
+def _draw_epochs(ax: Axes, epochs: list[dict[str, Any]]) -> None:
+    done = [line["epoch"] + 1 for line in epochs]
+    ax.plot(done, [100 * line["validation"]["accuracy"] for line in epochs], marker="o")
+    for sense, epoch in epochs[-1].get("exited", {}).items():
+        ax.axvline(epoch + 1, linestyle=":", color="tab:red")
+        ax.annotate(
+            f"{sense} exits",
+            (epoch + 1, 0.02),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="right",
+        )
+    ax.set(xlabel="epochs done", ylabel="accuracy, %", title="validation")
+    ax.locator_params(axis="x", integer=True)

@@ -1,0 +1,228 @@
+"""The result of an evaluation: each prediction, the rates over them, and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import open_crema
+from open_crema.config import Config, to_dict
+from open_crema.errors import CremaError, DataError
+from open_crema.evaluation import metrics
+from open_crema.model.crema import Crema
+from open_crema.model.files import fingerprint, write_json
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model said to one sample.
+
+    probabilities: of the options, in their order; empty for an open-ended question. senses: those
+    that it was given; absent: why it was not given the others. blind: what the same model says to
+    the question alone (None where that was not asked). chance: how often a guess is right;
+    majority: whether the most frequent training answer is (None without training samples).
+    """
+
+    id: str
+    type: str
+    question: str
+    answers: tuple[str, ...]
+    prediction: str
+    correct: bool
+    options: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    senses: tuple[str, ...]
+    absent: Mapping[str, str]
+    blind: str | None
+    blind_correct: bool | None
+    chance: float
+    majority: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``options`` pairs each with its probability."""
+        pairs = zip(self.options, self.probabilities, strict=True)
+        plain = asdict(self)
+        del plain["probabilities"]
+        return {**plain, "options": [{"option": o, "probability": p} for o, p in pairs]}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample without a score: ``reason`` groups them, ``detail`` is its own message."""
+
+    id: str
+    type: str
+    question: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Rates of a group of samples; ``interval`` is Wilson's at 95 %."""
+
+    n: int
+    correct: int
+    accuracy: float
+    interval: tuple[float, float]
+    chance: float
+    majority: float | None
+    blind: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score with everything behind it. ``predictions`` are in the data set's order.
+
+    Raises CremaError unless ``expected`` = scored + skipped and something was scored: there is no
+    score for a part of a data set that nobody named.
+    """
+
+    senses: tuple[str, ...]
+    expected: int
+    predictions: tuple[Prediction, ...]
+    skipped: tuple[Skipped, ...]
+
+    def __post_init__(self) -> None:
+        scored, skipped = len(self.predictions), len(self.skipped)
+        if self.expected != scored + skipped:
+            raise CremaError(
+                f"no score: {self.expected} samples were expected, {scored} were scored and "
+                f"{skipped} skipped"
+            )
+        if not scored:
+            counts = ", ".join(f"{n} {reason}" for reason, n in self.reasons.items())
+            first = f"; the first: {self.skipped[0].detail}" if skipped else ""
+            raise CremaError(
+                f"no score: none of {self.expected} samples can be scored ({counts}){first}"
+            )
+
+    @property
+    def accuracy(self) -> float:
+        return self.overall.accuracy
+
+    @property
+    def overall(self) -> Row:
+        return _row(self.predictions)
+
+    @property
+    def types(self) -> dict[str, Row]:
+        """A row for each type of question, by name; empty where no sample has a type."""
+        names = sorted({p.type for p in self.predictions})
+        if names == [""]:
+            return {}
+        return {name: _row([p for p in self.predictions if p.type == name]) for name in names}
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """reason -> number of samples skipped for it."""
+        return dict(sorted(Counter(s.reason for s in self.skipped).items()))
+
+    @property
+    def absent(self) -> dict[str, dict[str, int]]:
+        """sense -> reason -> number of scored samples that do not have it."""
+        counts: dict[str, Counter[str]] = {sense: Counter() for sense in self.senses}
+        for prediction in self.predictions:
+            for sense, reason in prediction.absent.items():
+                counts[sense][reason] += 1
+        return {sense: dict(sorted(c.items())) for sense, c in counts.items() if c}
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data: rates over all and by type, and what was expected, scored and skipped."""
+        return {
+            **asdict(self.overall),
+            "types": {name: asdict(row) for name, row in self.types.items()},
+            "expected": self.expected,
+            "scored": len(self.predictions),
+            "skipped": self.reasons,
+            "senses": list(self.senses),
+            "absent": self.absent,
+        }
+
+
+def write(
+    evaluation: Evaluation, folder: str | Path, *, config: Config, model: Crema, data: str | Path
+) -> Path:
+    """Writes ``predictions.jsonl`` (scored samples, then skipped ones) and ``results.json``.
+
+    The results are the :meth:`Evaluation.summary` and its provenance: seed, configuration, sha256
+    of the data file, fingerprints of the model's weights, versions of the code and of the
+    libraries that compute. Nothing in them depends on the time, so that equal runs give equal
+    files. The results appear last: beside predictions of a broken run there are none.
+
+    Raises DataError where the data file cannot be read, CremaError where the folder cannot be
+    written.
+    """
+    folder = Path(folder)
+    results = {**evaluation.summary(), **provenance(config, model, data)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").unlink(missing_ok=True)
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for prediction in evaluation.predictions:
+                file.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n")
+            for skipped in evaluation.skipped:
+                file.write(json.dumps(asdict(skipped), ensure_ascii=False) + "\n")
+        part = folder / "results.json.part"
+        write_json(part, results)
+        part.replace(folder / "results.json")
+    except OSError as error:
+        raise CremaError(f"{folder}: the results cannot be written ({error})") from None
+    return folder / "results.json"
+
+
+def provenance(config: Config, model: Crema, data: str | Path) -> dict[str, Any]:
+    """Where a number came from, as plain data."""
+    try:
+        digest = hashlib.sha256(Path(data).read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{data}: cannot be read ({error.strerror})") from None
+    return {
+        "seed": config.seed,
+        "config": to_dict(config),
+        "data": {"path": str(data), "sha256": digest},
+        "model": {
+            "llm": model.backbone.fingerprint,
+            "qformer": fingerprint(model.qformer),
+            "fusion": fingerprint(model.fusion),
+            "adapters": {sense: fingerprint(model.adapters[sense]) for sense in model.senses},
+        },
+        "code": {
+            "open_crema": open_crema.__version__,
+            "sha256": _code_digest(),
+            **{name: version(name) for name in ("torch", "transformers", "numpy")},
+        },
+    }
+
+
+def _code_digest() -> str:
+    """sha256 of the package's source files: a version number does not change with every edit."""
+    root = Path(open_crema.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{content} {path.relative_to(root).as_posix()}\n".encode())
+    return digest.hexdigest()
+
+
+def _row(predictions: Sequence[Prediction]) -> Row:
+    n = len(predictions)
+    correct = sum(p.correct for p in predictions)
+    majority = [p.majority for p in predictions if p.majority is not None]
+    blind = [p.blind_correct for p in predictions if p.blind_correct is not None]
+    return Row(
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        interval=metrics.wilson(correct, n),
+        chance=math.fsum(p.chance for p in predictions) / n,
+        majority=sum(majority) / n if majority else None,
+        blind=sum(blind) / n if blind else None,
+    )

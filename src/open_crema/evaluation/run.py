@@ -1,0 +1,205 @@
+"""A model over a data set: every sample answered, or counted as skipped by a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from open_crema import modality
+from open_crema.config import EvalConfig
+from open_crema.data.dataset import FeatureDataset
+from open_crema.data.sample import Batch, Sample
+from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
+from open_crema.evaluation import metrics
+from open_crema.evaluation.result import Evaluation, Prediction, Skipped
+from open_crema.model.crema import Crema
+
+UNANSWERED = "no answer to compare with"
+UNUSABLE = "unusable media"
+
+
+def evaluate(
+    model: Crema,
+    dataset: FeatureDataset,
+    *,
+    config: EvalConfig,
+    senses: Sequence[str] | None = None,
+    train: Sequence[Sample] = (),
+    blind: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """The model's answers to a data set, in evaluation mode.
+
+    Samples with options are answered by the likelihood of each, others by generation. A sample
+    that has none of the senses is answered from its question alone, so that every subset of
+    senses is scored on the same samples; one with unusable media, or without an answer to compare
+    with, is skipped and counted.
+
+    senses: those that the model is given, by default all of its own. train: the samples whose
+    answers make the majority rate. blind: also ask the same model without any sense. progress:
+    called with the number of samples done and of all.
+
+    Raises ConfigError for a sense that the model or the data set does not have, DataError for a
+    right option that is not offered, CremaError where nothing could be scored.
+    """
+    used = _used(model, dataset, senses)
+    report = progress or (lambda done, total: None)
+    for sample in dataset.samples:
+        if sample.options and not set(sample.answers) <= set(sample.options):
+            raise DataError(f"sample {sample.id!r}: its answer is not among its options")
+    training = model.training
+    model.eval()
+    try:
+        said, skipped = _answer_all(model, dataset, config, used, report)
+        kept = [dataset.samples[i] for i in said]
+        alone = _blind(model, kept, config) if blind else {}
+    finally:
+        model.train(training)
+    usual = metrics.majority(kept, train) if train else [None] * len(kept)
+    rows = zip(kept, said.values(), metrics.chance(kept), usual, strict=True)
+    return Evaluation(
+        senses=used,
+        expected=len(dataset),
+        predictions=tuple(
+            _prediction(sample, answer, alone.get(_asked(sample)), by_chance, by_majority)
+            for sample, answer, by_chance, by_majority in rows
+        ),
+        skipped=skipped,
+    )
+
+
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    probabilities: tuple[float, ...]
+    senses: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+def _used(model: Crema, dataset: FeatureDataset, senses: Sequence[str] | None) -> tuple[str, ...]:
+    wanted = model.senses if senses is None else modality.canonical(senses)
+    for sense in wanted:
+        modality.get(sense)
+        for name, has in (("model", model.senses), ("data set", dataset.extractor.senses)):
+            if sense not in has:
+                raise ConfigError(f"the {name} has no sense {sense!r}; it has {', '.join(has)}")
+    return tuple(wanted)
+
+
+def _answer_all(
+    model: Crema,
+    dataset: FeatureDataset,
+    config: EvalConfig,
+    senses: Sequence[str],
+    report: Callable[[int, int], None],
+) -> tuple[dict[int, _Said], tuple[Skipped, ...]]:
+    """What was said to each scored sample, by its place in the data set, and the other samples."""
+    said: dict[int, _Said] = {}
+    skipped: dict[int, Skipped] = {}
+    done = 0
+    for places in _places(dataset.samples, config.batch_size):
+        for i in places:
+            if not dataset.samples[i].answers:
+                skipped[i] = _skipped(dataset.samples[i], UNANSWERED, "it names no answer")
+        usable = [i for i in places if i not in skipped]
+        try:
+            batch = dataset.batch(usable)
+        except MediaError:
+            for i, message in _unusable(dataset, usable).items():
+                skipped[i] = _skipped(dataset.samples[i], UNUSABLE, message)
+            usable = [i for i in usable if i not in skipped]
+            batch = dataset.batch(usable)
+        batch = batch.only(senses)
+        for row, answer in enumerate(_answer(model, batch, config)):
+            there, absent = _presence(dataset, batch, row, senses)
+            said[usable[row]] = replace(answer, senses=there, absent=absent)
+        done += len(places)
+        report(done, len(dataset))
+    return dict(sorted(said.items())), tuple(skipped[i] for i in sorted(skipped))
+
+
+def _places(samples: Sequence[Sample], batch_size: int) -> Iterator[list[int]]:
+    """Batches of places in the data set; with and without options, never mixed."""
+    for choice in (True, False):
+        places = [i for i, sample in enumerate(samples) if bool(sample.options) == choice]
+        for start in range(0, len(places), batch_size):
+            yield places[start : start + batch_size]
+
+
+def _unusable(dataset: FeatureDataset, places: Sequence[int]) -> dict[int, str]:
+    """The samples whose media cannot be used, with the message of each."""
+    messages = {}
+    for i in places:
+        try:
+            dataset.batch([i])
+        except MediaError as error:
+            messages[i] = str(error)
+    return messages
+
+
+def _answer(model: Crema, batch: Batch, config: EvalConfig) -> list[_Said]:
+    if not len(batch):
+        return []
+    batch = batch.to(model.backbone.device)
+    if not batch.samples[0].options:
+        found = model.generate(batch, max_new_tokens=config.max_new_tokens, beams=config.beams)
+        return [_Said(text, ()) for text in found.texts]
+    scores = model.score(batch)
+    rows = zip(batch.samples, metrics.choose(scores), scores.probabilities().tolist(), strict=True)
+    return [_Said(s.options[best], tuple(p[: len(s.options)])) for s, best, p in rows]
+
+
+def _blind(
+    model: Crema, samples: Sequence[Sample], config: EvalConfig
+) -> dict[tuple[str, ...], str]:
+    """What the model says to each distinct question without any sense."""
+    distinct = list({_asked(sample): sample for sample in samples}.values())
+    said = {}
+    for places in _places(distinct, config.batch_size):
+        batch = Batch(tuple(distinct[i] for i in places))
+        for sample, answer in zip(batch.samples, _answer(model, batch, config), strict=True):
+            said[_asked(sample)] = answer.text
+    return said
+
+
+def _asked(sample: Sample) -> tuple[str, ...]:
+    return (sample.question, *sample.options)
+
+
+def _presence(
+    dataset: FeatureDataset, batch: Batch, row: int, senses: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The senses that a sample of the batch has, and why it does not have the others."""
+    there = [s for s in senses if s in batch.senses and bool(batch.senses[s].present[row])]
+    absent = {}
+    for sense in senses:
+        if sense not in there:
+            found = dataset.extractor.features(batch.samples[row], sense)
+            assert isinstance(found, SenseAbsent)
+            absent[sense] = found.reason
+    return tuple(there), absent
+
+
+def _skipped(sample: Sample, reason: str, detail: str) -> Skipped:
+    return Skipped(sample.id, sample.type, sample.question, reason, detail)
+
+
+def _prediction(
+    sample: Sample, said: _Said, blind: str | None, chance: float, majority: bool | None
+) -> Prediction:
+    return Prediction(
+        id=sample.id,
+        type=sample.type,
+        question=sample.question,
+        answers=sample.answers,
+        prediction=said.text,
+        correct=metrics.is_correct(sample, said.text),
+        options=sample.options,
+        probabilities=said.probabilities,
+        senses=said.senses,
+        absent=said.absent,
+        blind=blind,
+        blind_correct=None if blind is None else metrics.is_correct(sample, blind),
+        chance=chance,
+        majority=majority,
+    )
