@@ -168,7 +168,7 @@ def _cost(options: argparse.Namespace) -> None:
 
     loaded = config.load(options.config, options.overrides)
     if options.json:
-        counted = cost.count(loaded.model, train_qformer=loaded.train.qformer)
+        counted = cost.count(loaded.model, train_qformer=loaded.train.qformer != "frozen")
         print(json.dumps(cost.to_dict(counted), indent=2))
     else:
         Console().print(cost.main_table(loaded))

@@ -169,7 +169,9 @@ class AlignmentStageConfig:
 class TrainConfig:
     strategy: Literal["sequential", "joint"] = "sequential"
     order: tuple[str, ...] = ()  # sub-step order; default: as listed in model.senses
-    qformer: bool = False  # also train the shared Q-Former (only jointly)
+    # When the shared Q-Former is trained: never (the paper's is pre-trained), in the alignment
+    # stage only, or always, which needs strategy=joint.
+    qformer: Literal["frozen", "alignment", "always"] = "frozen"
     init: str | None = None  # a saved model to start from
     epochs: Whole = 10
     batch_size: Count = 16

@@ -146,8 +146,12 @@ class Backbone(nn.Module, ABC):
         """How likely each option (token ids) of each sample is; the prompt is read once."""
 
     def _generation(self, found: Any, *, scores: bool) -> Generation:
+        ids: Tensor = found.sequences
+        # transformers' beam search fills with the end token where the padding token's id is 0
+        ends = (ids == self.tokenizer.eos_token_id).long()
+        ids = ids.masked_fill(ends.cumsum(dim=1) > ends, self.tokenizer.pad_token_id)
         stacked = torch.stack(found.scores) if scores else None
-        return Generation(found.sequences, [self.decode(row) for row in found.sequences], stacked)
+        return Generation(ids, [self.decode(row) for row in ids], stacked)
 
     def _flat_options(
         self, options: Sequence[Sequence[Sequence[int]]]

@@ -55,7 +55,7 @@ class Trainer:
         self.data = train
         self.out = Path(out)
         self.validate = validate
-        self.model.qformer.requires_grad_(config.train.qformer)
+        self.model.qformer.requires_grad_(config.train.qformer == "always")
         self.optimizer = build_optimizer(model, config.train)
         batches = math.ceil(len(train) / config.train.batch_size)
         self.steps_per_epoch = math.ceil(batches / config.train.accumulate)
@@ -201,6 +201,7 @@ class Trainer:
         if not stage.epochs:
             return
         batches = math.ceil(len(self.data) / stage.batch_size)
+        self.model.qformer.requires_grad_(self.config.train.qformer != "frozen")
         with progress.bar() as bar:
             task = bar.add_task("aligning", total=stage.epochs * batches, note="")
 
@@ -210,17 +211,18 @@ class Trainer:
 
             align(
                 self.model,
+                self.data.samples,
                 lambda epoch: (
                     batch.to(self.model.backbone.device)
                     for batch in self.data.batches(
                         stage.batch_size, training=True, epoch=epoch, seed=self.config.seed
                     )
                 ),
-                [sample.answers[0] for sample in self.data.samples],
                 stage,
                 seed=self.config.seed * 1_000_003,
                 log=log,
             )
+        self.model.qformer.requires_grad_(self.config.train.qformer == "always")
 
     def _checkpoint(self) -> None:
         state = {

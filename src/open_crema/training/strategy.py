@@ -71,7 +71,7 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
     """
     if any(p.requires_grad for p in model.qformer.parameters()):
         raise ConfigError(
-            "sequential training needs a frozen Q-Former: train.qformer goes with "
+            "sequential training needs a frozen Q-Former: train.qformer=always goes with "
             "train.strategy=joint"
         )
     turns = [s for s in order if any(_has(b, s) for b in batches)]
