@@ -19,7 +19,8 @@ LAYERS = (
     {"experts", "encoders", "backbones"},
     {"data", "tasks", "senseqa"},
     {"model"},
-    {"training", "evaluation", "predictor", "cost", "convert"},
+    {"training", "evaluation", "predictor", "cost", "convert", "doctor"},
+    {"experiment"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import tiny
 from open_crema.data.sample import Batch, SenseBatch
-from open_crema.errors import ConfigError, DataError
+from open_crema.errors import ConfigError, CremaError, DataError
+from open_crema.features import Features
 from open_crema.modality import canonical
 from open_crema.model.crema import Crema
 from open_crema.model.fusion import FUSED_LABEL
@@ -361,3 +362,21 @@ def test_generate_and_score_build_no_graph():
 def test_heads_that_do_not_divide_the_width_are_a_configuration_error():
     with pytest.raises(ConfigError, match="heads"):
         tiny.crema("video", qformer={"width": 16, "heads": 3})
+
+
+@pytest.mark.xfail(strict=True, reason="a bare RuntimeError from the layer norm")
+@pytest.mark.parametrize("sense", ["video", "audio"])
+def test_features_of_another_width_are_an_error_that_names_the_sense(sense):
+    model = tiny.crema("video", "audio")
+    batch = tiny.batch(tiny.item(1, video=2, audio=2))
+    x = batch.senses[sense]
+    wider = SenseBatch(torch.cat([x.tokens, x.tokens], dim=3), x.mask, x.times)
+    with pytest.raises(CremaError, match=sense):
+        model(Batch(batch.samples, {**batch.senses, sense: wider}))
+
+
+@pytest.mark.xfail(strict=True, reason="Features of no segment pass, and fail inside the Q-Former")
+def test_features_without_a_segment_are_refused():
+    nothing = torch.zeros(0, 4, 12), torch.zeros(0, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="segment"):
+        Features(*nothing, torch.zeros(0, 2, dtype=torch.float64))

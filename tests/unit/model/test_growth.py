@@ -198,7 +198,7 @@ def test_a_new_sense_has_the_models_precision():
 
 @pytest.mark.xfail(strict=True, reason="parameters stand in the order of adding, not canonically")
 def test_parameters_come_in_canonical_order_however_the_model_grew():
-    # optimizers number parameters by this order: a resumed run would mix up their states
+    # optimizers' own state dicts number parameters by this order
     grown = tiny.crema("video", "flow")
     grown.add_sense("audio", tiny.WIDTHS["audio"])
     whole = tiny.crema("video", "audio", "flow")
@@ -209,7 +209,7 @@ def test_what_cannot_be_added_or_removed_is_named():
     model = tiny.crema("video", "audio")
     with pytest.raises(ConfigError, match="'audio' already"):
         model.add_sense("audio")
-    with pytest.raises(ConfigError, match="unknown sense 'audoi'.*'audio'"):
+    with pytest.raises(ConfigError, match=r"unknown sense 'audoi'.*'audio'"):
         model.add_sense("audoi")
     with pytest.raises(ConfigError, match="'flow'"):
         model.remove_sense("flow")

@@ -84,7 +84,7 @@ def test_the_limit_counts_the_closing_tokens_too(kind):
     backbone = BACKBONES[kind]
     fits = 4 + len(backbone.after)
     assemble(backbone, [], ["a b c d"], limited(fits, "error"))
-    with pytest.raises(DataError, match="5 tokens, 4 fit .*max_text_tokens.*'a b c d e'"):
+    with pytest.raises(DataError, match=r"5 tokens, 4 fit .*max_text_tokens.*'a b c d e'"):
         assemble(backbone, [], ["a b", "a b c d e"], limited(fits, "error"))
 
 
