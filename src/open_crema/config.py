@@ -16,17 +16,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
+from pydantic_core import PydanticCustomError
 
 from open_crema import modality
 from open_crema.errors import ConfigError
 
-_FORBID = ConfigDict(extra="forbid")
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+_FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # to Python True is 1
+        raise PydanticCustomError("number", "input should be a number, not true or false")
+    return value
+
+
+_Integer = Annotated[int, BeforeValidator(_number)]
+_Float = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[_Integer, Field(ge=1)]
+Whole = Annotated[_Integer, Field(ge=0)]
+Positive = Annotated[_Float, Field(gt=0)]
+NotNegative = Annotated[_Float, Field(ge=0)]
+Share = Annotated[_Float, Field(ge=0, lt=1)]
+Seed = Annotated[_Integer, Field(ge=0, lt=2**32)]
 
 
 @checked(frozen=True, config=_FORBID)
@@ -41,6 +54,12 @@ class QFormerConfig:
     encoder_width: Count = 384  # width of what it attends to; other encoders are projected to it
     cross_every: Count = 2  # cross-attention in layers 0, 2, 4, ...
     dropout: Share = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(
+                f"model.qformer.width {self.width} is not a multiple of its heads ({self.heads})"
+            )
 
 
 @checked(frozen=True, config=_FORBID)
@@ -131,6 +150,13 @@ class DataConfig:
     frames: Count = 4
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
+    def __post_init__(self) -> None:
+        if self.frames > self.store_frames:
+            raise ConfigError(
+                f"data.frames {self.frames} is more than data.store_frames {self.store_frames}, "
+                "of which they are drawn: lower the one or raise the other"
+            )
+
 
 @checked(frozen=True, config=_FORBID)
 class ExitConfig:
@@ -162,7 +188,7 @@ class AlignmentStageConfig:
     batch_size: Count = 32
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
     temperature: Positive = 0.1
-    mse_weight: float = 1.0
+    mse_weight: NotNegative = 1.0
 
 
 @checked(frozen=True, config=_FORBID)
@@ -178,19 +204,25 @@ class TrainConfig:
     accumulate: Count = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Positive = 2e-4
-    min_lr: float = 0.0
+    min_lr: NotNegative = 0.0
     warmup_steps: Whole = 100
     # "cosine": every step, over the whole run; "epoch-cosine": the released code's, constant
     # inside an epoch, warm-up in the first one only; "constant".
     schedule: Literal["cosine", "epoch-cosine", "constant"] = "cosine"
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 0.0  # largest gradient norm; 0: none, as published
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    clip: NotNegative = 0.0  # largest gradient norm; 0: none, as published
     precision: Literal["fp32", "bf16"] = "fp32"
     exit: ExitConfig = field(default_factory=ExitConfig)
     alignment: AlignmentStageConfig = field(default_factory=AlignmentStageConfig)
     validate_every: Count = 1  # epochs
     threads: Whole = 0  # 0: torch's default
+
+    def __post_init__(self) -> None:
+        if len(set(self.order)) != len(self.order):
+            raise ConfigError(f"train.order names a sense twice: {', '.join(self.order)}")
+        for sense in self.order:
+            modality.get(sense)
 
 
 @checked(frozen=True, config=_FORBID)
@@ -205,7 +237,7 @@ class Config:
     """One run: one YAML file, one row of a table."""
 
     name: str = "crema"
-    seed: int = 0
+    seed: Seed = 0
     out: str = "out"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -216,25 +248,30 @@ class Config:
 def from_dict(data: Mapping[str, Any], *, where: str = "config", schema: type[Any] = Config) -> Any:
     """A configuration object from plain data.
 
-    Raises ConfigError with the full key of each unknown or ill-typed value; for an unknown key,
-    the nearest valid one.
+    Raises ConfigError with ``where`` and the full key of each unknown or ill-typed value; for an
+    unknown key, the nearest valid one.
     """
     try:
         return TypeAdapter(schema).validate_python(dict(data))
     except ValidationError as error:
         lines = [_explain(e["loc"], e["msg"], e["type"], schema) for e in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _explain(location: tuple[int | str, ...], message: str, kind: str, schema: type[Any]) -> str:
     key = ".".join(str(part) for part in location)
     if kind not in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{key}: {message[:1].lower()}{message[1:]}"
-    valid = _keys(schema)
-    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
-    siblings = [k for k in valid if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6) or near
-    return f"unknown key {key!r}, did you mean {near[0]!r}?"
+    section, _, name = key.rpartition(".")
+    valid = [k.rpartition(".") for k in sorted(_keys(schema), key=lambda k: k.count("."))]
+    beside = [last for above, _, last in valid if above == section]
+    near = [(above, last) for above, _, last in valid if last == name]
+    near += [(section, last) for last in difflib.get_close_matches(name, beside, n=1)]
+    if near:
+        return f"unknown key {key!r}, did you mean {'.'.join(near[0]).lstrip('.')!r}?"
+    return f"unknown key {key!r}; {section or 'the top level'} has {', '.join(beside)}"
 
 
 def _keys(schema: type[Any], prefix: str = "") -> list[str]:
@@ -270,7 +307,8 @@ def load(
         data = _merge(data, _read_yaml(overlay))
     for override in overrides:
         data = _merge(data, _parse_override(override))
-    config: Config = from_dict(data, where=str(path))
+    where = " + ".join(str(source) for source in (path, *overlays, *overrides))
+    config: Config = from_dict(data, where=where)
     return config
 
 
@@ -279,25 +317,54 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     data = to_dict(config)
     for text in overrides:
         data = _merge(data, _parse_override(text))
-    changed: Config = from_dict(data, where="overrides")
+    changed: Config = from_dict(data, where=" + ".join(["overrides", *overrides]))
     return changed
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+# A nesting too deep, and scalars that look like a date or a number but are none.
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError)
+
+
+def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """above: the files whose ``base`` led here."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-    except yaml.YAMLError as error:
+    try:
+        data = yaml.load(text, _Loader)
+    except _NOT_YAML as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(data).__name__}")
     base = data.pop("base", None)
-    return _merge(_read_yaml(path.parent / base), data) if base else data
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected the path of a YAML file, found {base!r}")
+    above = (*above, path.resolve())
+    if (path.parent / base).resolve() in above:
+        raise ConfigError(f"{path}: base: {base} leads back to itself")
+    return _merge(_read_yaml(path.parent / base, above), data)
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -305,8 +372,8 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key:
         raise ConfigError(f"override {text!r}: write key=value, as in train.epochs=3")
     try:
-        parsed: Any = yaml.safe_load(value) if value else None
-    except yaml.YAMLError:
+        parsed: Any = yaml.load(value, _Loader) if value else None
+    except _NOT_YAML:
         raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
     for part in reversed(key.split(".")):
         parsed = {part: parsed}

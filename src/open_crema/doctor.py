@@ -21,13 +21,18 @@ FETCH: dict[str, Callable[[], Path]] = {
 
 
 def fetch(names: Sequence[str] = ()) -> dict[str, Path]:
-    """Downloads and converts what is missing: all weights, or those named.
+    """Downloads and converts what is missing or damaged: all weights, or those named.
 
     Raises WeightsError for an unknown name, or where a download or conversion fails.
     """
     for name in names:
         weights.lookup(name)
-    return {name: FETCH[name]() for name in names or FETCH}
+    fetched = {}
+    for name in names or FETCH:
+        if weights.state(name, verify=True) == "damaged":
+            weights.discard(name)
+        fetched[name] = FETCH[name]()
+    return fetched
 
 
 def to_dicts(report: Sequence[WeightsStatus]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -31,12 +31,13 @@ def build_model(config: Config) -> Crema:
 
     Raises ConfigError where the saved model's shape is not the configuration's.
     """
-    torch.manual_seed(config.seed)
+    # The seed is set after loading, which draws random numbers or not, as the LLM has it.
     if config.train.init is None:
-        return Crema(
-            config.model, backbones.load(config.model.llm, dropout=config.model.llm_dropout)
-        )
+        llm = backbones.load(config.model.llm, dropout=config.model.llm_dropout)
+        torch.manual_seed(config.seed)
+        return Crema(config.model, llm)
     model = from_pretrained(config.train.init)
+    torch.manual_seed(config.seed)
     for sense in config.model.senses:
         if sense not in model.senses:
             model.add_sense(sense)
@@ -44,10 +45,15 @@ def build_model(config: Config) -> Crema:
         if sense not in config.model.senses:
             model.remove_sense(sense)
     model.config = replace(model.config, senses=config.model.senses)
-    if model.config != config.model:
+    differ = [
+        f"model.{f.name}"
+        for f in fields(config.model)
+        if getattr(model.config, f.name) != getattr(config.model, f.name)
+    ]
+    if differ:
         raise ConfigError(
-            f"train.init {config.train.init}: its model configuration is not this one's; give "
-            "both the same `model` section"
+            f"train.init {config.train.init}: its {', '.join(differ)} differ from this "
+            "configuration's; give both the same `model` section"
         )
     return model
 
@@ -83,9 +89,11 @@ def train(config: Config, *, fresh: bool = False) -> Path:
         found = evaluate(model, validation, config=config.eval, blind=False)
         return {"accuracy": found.accuracy, "n": len(found.predictions)}
 
-    trainer = Trainer(model, config, data, config.out, validate=validate if validation else None)
+    trainer = Trainer(model, config, data, config.out, validate=validate if held_out else None)
     folder = trainer.run(fresh=fresh)
-    curves(Path(config.out) / "log.jsonl", Path(config.out) / "curves.png")
+    log = Path(config.out) / "log.jsonl"
+    if log.exists():  # a run of no epochs has none
+        curves(log, log.with_name("curves.png"))
     return folder
 
 

@@ -124,19 +124,30 @@ def modality(**fields: Any) -> Callable[[T], T]:
 
 
 def _read_entry_points() -> None:
+    """Raises ConfigError naming the entry point that cannot be used, each time until it can."""
     global _entry_points_read
     if _entry_points_read:
         return
-    _entry_points_read = True
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        loaded = point.load()
-        if isinstance(loaded, Modality):
-            register(loaded)
-        elif point.name not in _registry:  # a module whose decorators register on import is fine
+        before = dict(_registry)
+        try:
+            loaded = point.load()
+            if isinstance(loaded, Modality):
+                register(loaded)
+        except Exception as error:  # whatever somebody else's module does when it is imported
+            _registry.clear()  # what it registered before it failed would be "taken" next time
+            _registry.update(before)
+            raise ConfigError(
+                f"entry point {point.name!r} ({point.value}) of {ENTRY_POINT_GROUP} cannot be "
+                f"used: {type(error).__name__}: {error}; repair or uninstall its package"
+            ) from error
+        # A module whose decorators register on import is fine.
+        if not isinstance(loaded, Modality) and point.name not in _registry:
             raise ConfigError(
                 f"entry point {point.name!r} ({point.value}) of {ENTRY_POINT_GROUP} gives a "
                 f"{type(loaded).__name__}, not an open_crema.modality.Modality"
             )
+    _entry_points_read = True
 
 
 def get(name: str) -> Modality:
@@ -166,9 +177,20 @@ def canonical(senses: Iterable[str]) -> list[str]:
 
 
 def resolve(target: Target) -> Callable[..., Any]:
-    """The callable behind a "module:attribute" reference (or the callable itself)."""
+    """The callable behind a "module:attribute" reference (or the callable itself).
+
+    Raises ConfigError where there is none.
+    """
     if not isinstance(target, str):
         return target
     module, _, attribute = target.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{target!r} cannot be imported ({type(error).__name__}: {error}); "
+            "a reference is written module:attribute, and its package must be installed"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{target!r} is a {type(found).__name__}, not a function or class")
     return found

@@ -69,7 +69,7 @@ class Extractor:
             config.model.senses,
             config.model.encoders,
             frames=data.store_frames,
-            limits=Limits(data.limits.bytes, data.limits.seconds, data.limits.pixels),
+            limits=Limits.from_config(data.limits),
             store=FeatureStore(data.store or weights.home() / "features"),
         )
 

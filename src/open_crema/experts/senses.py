@@ -7,11 +7,7 @@ hold the sense.
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from open_crema.encoders.points import Points
@@ -27,6 +23,7 @@ from open_crema.media import (
     read_frame_pairs,
     read_frames,
 )
+from open_crema.media.arrays import load_npz
 from open_crema.media.source import PathLike, locate
 
 
@@ -71,7 +68,7 @@ def read_point_features(path: PathLike, *, frames: int, limits: Limits) -> Point
     path, kind = locate(path, limits)
     if kind != "array" or path.suffix.lower() != ".npz":
         raise MediaError(f"{path}: point features come as an .npz with 'features' and 'voxels'")
-    arrays = _load_npz(path, limits)
+    arrays = load_npz(path, limits)
     missing = [name for name in ("features", "voxels") if name not in arrays]
     if missing:
         raise MediaError(
@@ -98,15 +95,3 @@ def read_point_features(path: PathLike, *, frames: int, limits: Limits) -> Point
             f"the first is row {bad[0]}; drop these points from both arrays"
         )
     return Points(torch.from_numpy(features), torch.from_numpy(voxels.astype(np.int64)))
-
-
-def _load_npz(path: Path, limits: Limits) -> dict[str, npt.NDArray[np.generic]]:
-    try:
-        with zipfile.ZipFile(path) as archive:  # a small file may unpack to a huge one
-            limits.check_bytes(path, sum(entry.file_size for entry in archive.infolist()))
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except MediaError:
-        raise
-    except Exception as error:  # damage surfaces as almost any exception of zipfile, zlib, NumPy
-        raise MediaError(f"{path}: not a readable .npz file ({error})") from None

@@ -1,7 +1,6 @@
 """NumPy files: never a pickle, and nothing that unpacks to more than the limit."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,10 +33,11 @@ def load_npz(path: Path, limits: Limits) -> dict[str, Array]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    damage = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
     try:
         yield
-    except damage as error:
+    except MediaError:
+        raise
+    except Exception as error:  # damage surfaces as almost any exception of zipfile, zlib, NumPy
         raise MediaError(
             f"{path}: not a readable NumPy file ({error}): save it again with numpy.save or savez"
         ) from None

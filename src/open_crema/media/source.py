@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
+from open_crema.config import LimitsConfig
 from open_crema.errors import MediaError
 
 PathLike = str | os.PathLike[str]
@@ -32,6 +33,10 @@ class Limits:
     max_bytes: int = 4 * 2**30
     max_seconds: float = 3600.0
     max_pixels: int = 64_000_000
+
+    @classmethod
+    def from_config(cls, config: LimitsConfig) -> Self:
+        return cls(config.bytes, config.seconds, config.pixels)
 
     def check_bytes(self, path: Path, size: int) -> None:
         if size > self.max_bytes:

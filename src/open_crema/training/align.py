@@ -17,6 +17,7 @@ from torch.nn import functional
 from open_crema.backbones.base import Backbone
 from open_crema.config import AlignmentStageConfig
 from open_crema.data.sample import Batch, Sample
+from open_crema.errors import DataError
 from open_crema.model.crema import Crema
 
 Media = frozenset[tuple[str, str]]
@@ -24,12 +25,18 @@ Media = frozenset[tuple[str, str]]
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:
     """What each clip is described by: the token ids of the answers to all questions about it,
-    questions in alphabetical order, so that the same place means the same question."""
-    answers: dict[Media, dict[str, str]] = {}
+    questions in alphabetical order, so that the same place means the same question.
+
+    Raises DataError for a sample whose answer is missing or has no token.
+    """
+    answers: dict[Media, dict[str, list[int]]] = {}
     for sample in samples:
-        answers.setdefault(_media(sample), {})[sample.question] = sample.answers[0]
+        words = backbone.encode(sample.answers[0]) if sample.answers else []
+        if not words:
+            raise DataError(f"sample {sample.id!r} has no answer to train on")
+        answers.setdefault(_media(sample), {})[sample.question] = words
     return {
-        media: [i for question in sorted(asked) for i in backbone.encode(asked[question])]
+        media: [i for question in sorted(asked) for i in asked[question]]
         for media, asked in answers.items()
     }
 
@@ -64,7 +71,8 @@ def alignment_loss(
     tokens, target = torch.cat(said), torch.cat(wanted)
     logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
     squared = (tokens - table[target]).square().sum(dim=1).mean() / scale
-    return functional.cross_entropy(logits, target) + config.mse_weight * squared
+    loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
+    return loss
 
 
 def align(
@@ -87,13 +95,13 @@ def align(
     step = 0
     for epoch in range(config.epochs):
         for batch in batches(epoch):
-            if not batch.senses:
+            if not any(sense in batch.senses for sense in model.senses):
                 continue
             torch.manual_seed(seed + step)
             model.train()
             loss = alignment_loss(model, batch, words, config)
-            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            optimizer.zero_grad()  # here, so that none is left to what trains next
             log(epoch, step, loss.item())
             step += 1

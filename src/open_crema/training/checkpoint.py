@@ -7,7 +7,8 @@ moment leaves the last whole one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import read_json, read_tensors, replacing, write_json, write_tensors
 
 PREFIX = "step-"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_REMEDY = "start again with --fresh, or choose another `out`"
 
 
 def save(
     folder: Path, step: int, model: Crema, optimizer: Optimizer, state: Mapping[str, Any]
 ) -> None:
-    """Writes ``folder/step-N`` and then removes older ones."""
+    """Writes ``folder/step-N`` and, once it is whole, removes older and unfinished ones."""
     names = _names(model, optimizer)
     moments = {
         f"{names[p]}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
@@ -35,10 +38,10 @@ def save(
     }
     place = folder / f"{PREFIX}{step:08d}"
     with replacing(place) as new:
-        write_tensors(new / "model.safetensors", _own(model))
-        write_tensors(new / "optimizer.safetensors", moments)
-        write_json(new / "state.json", {"step": step, **state})
-    for older in _all(folder):
+        write_tensors(new / MODEL, _own(model))
+        write_tensors(new / OPTIMIZER, moments)
+        write_json(new / STATE, {"step": step, **state})
+    for older in (*_all(folder), *folder.glob(f".{PREFIX}*")):
         if older != place:
             shutil.rmtree(older, ignore_errors=True)
 
@@ -49,34 +52,53 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(place: Path, model: Crema, optimizer: Optimizer) -> dict[str, Any]:
-    """Puts a checkpoint's weights and optimizer moments in place; returns its state.
+def read_state(place: Path) -> dict[str, Any]:
+    """What was saved beside the tensors. Raises WeightsError where it is missing or damaged."""
+    with _named():
+        return read_json(place / STATE, "the checkpoint is incomplete")
 
-    Raises WeightsError where it is damaged or belongs to another model.
+
+def restore(place: Path, model: Crema, optimizer: Optimizer) -> None:
+    """Puts a checkpoint's weights and optimizer moments in place, all or nothing.
+
+    Raises WeightsError, naming the file, where it is damaged or belongs to another model.
     """
-    state = read_json(place / "state.json", "a checkpoint has one")
-    own, found = _own(model), read_tensors(place / "model.safetensors")
+    with _named():
+        found, kept = read_tensors(place / MODEL), read_tensors(place / OPTIMIZER)
+    own = _own(model)
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in found.items()}:
-        raise WeightsError(
-            f"{place}: the checkpoint is of another model than the configuration's; "
-            "choose another `out` or start again with --fresh"
-        )
-    model.load_state_dict(found, strict=False)
-    names = {name: p for p, name in _names(model, optimizer).items()}
-    optimizer.state.clear()
-    for key, value in read_tensors(place / "optimizer.safetensors").items():
+        raise WeightsError(f"{place / MODEL}: not of this configuration's model; {_REMEDY}")
+    trained = {name: p for p, name in _names(model, optimizer).items()}
+    moments: dict[Tensor, dict[str, Tensor]] = {}
+    for key, value in kept.items():
         name, _, part = key.partition("|")
-        optimizer.state[names[name]][part] = value
-    return state
-
-
-def _all(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{PREFIX}*"))
+        parameter = trained.get(name)
+        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
+            raise WeightsError(f"{place / OPTIMIZER}: {key} is not of this model; {_REMEDY}")
+        # Adam counts its steps on the CPU, wherever the parameter is.
+        on = value if part == "step" else value.to(parameter.device)
+        moments.setdefault(parameter, {})[part] = on
+    model.load_state_dict(found, strict=False)
+    optimizer.state.clear()
+    optimizer.state.update(moments)
 
 
 def _own(model: Crema) -> dict[str, Tensor]:
     """Everything but the frozen LLM."""
     return {n: t for n, t in model.state_dict().items() if not n.startswith("backbone.")}
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors say that the file is part of a checkpoint, and what to do."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{error}; it is part of a checkpoint: {_REMEDY}") from None
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{PREFIX}*"))
 
 
 def _names(model: Crema, optimizer: Optimizer) -> dict[Tensor, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import torch
 from open_crema import progress
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
-from open_crema.data.sample import Batch
-from open_crema.errors import ConfigError
+from open_crema.data.sample import Batch, Sample
+from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
 from open_crema.model.files import save_pretrained
 from open_crema.training import checkpoint
@@ -26,8 +28,10 @@ from open_crema.training.optimizer import build_optimizer, schedule, set_rate
 from open_crema.training.strategy import SubStep, joint, sequential
 
 Validate = Callable[[Crema], Mapping[str, float]]
-# What may differ between a run and its resumption.
-_FREE = ("epochs", "validate_every", "threads")
+# The sections that a run and its resumption share, and the keys of them that may differ.
+_SECTIONS = ("model", "train")
+_FREE = (("train", "epochs"), ("train", "validate_every"), ("train", "threads"))
+_DATA = (("data", "frames"), ("data", "store_frames"))
 
 
 class Trainer:
@@ -39,6 +43,7 @@ class Trainer:
 
     validate: gives at least "accuracy"; None trains without validation.
     Every random draw is a function of the seed and the step, so a resumed run is the same run.
+    Raises ConfigError where the configuration contradicts itself, DataError without questions.
     """
 
     def __init__(
@@ -50,6 +55,16 @@ class Trainer:
         *,
         validate: Validate | None = None,
     ) -> None:
+        self.order = list(config.train.order or config.model.senses)
+        if sorted(self.order) != sorted(config.model.senses):
+            raise ConfigError(
+                f"train.order names {', '.join(self.order)}; it must hold each of model.senses "
+                f"({', '.join(config.model.senses)}) once"
+            )
+        if config.train.qformer == "always" and config.train.strategy != "joint":
+            raise ConfigError("train.qformer=always needs train.strategy=joint")
+        if not len(train):
+            raise DataError("there is no question to train on")
         self.model = model
         self.config = config
         self.data = train
@@ -61,45 +76,51 @@ class Trainer:
         self.steps_per_epoch = math.ceil(batches / config.train.accumulate)
         self.rate = schedule(config.train, self.steps_per_epoch)
         self.exits = EarlyExit(config.train.exit)
-        self.order = list(config.train.order or config.model.senses)
-        if sorted(self.order) != sorted(config.model.senses):
-            raise ConfigError(
-                f"train.order names {', '.join(self.order)}; it must hold each of model.senses "
-                f"({', '.join(config.model.senses)}) once"
-            )
         self.step = 0
         self.best: float | None = None
 
     def run(self, *, fresh: bool = False) -> Path:
-        """Trains (or continues) to the end and returns the folder of the saved model.
+        """Trains (or continues) to the end and returns the folder of the saved model. The end is
+        the last epoch, or the one after which all senses have exited.
 
-        Raises ConfigError where ``out`` holds a run of another configuration; ``fresh`` discards
-        whatever is there.
+        Raises ConfigError where ``out`` holds a run of another configuration or other questions;
+        ``fresh`` discards whatever run is there. Raises CremaError where a loss is not finite.
         """
-        train = self.config.train
-        if train.threads:
-            torch.set_num_threads(train.threads)
-        self.out.mkdir(parents=True, exist_ok=True)
-        last = None if fresh else checkpoint.latest(self.out / "checkpoints")
-        if last is None:
-            (self.out / "log.jsonl").unlink(missing_ok=True)
-            self._align()
-            self._checkpoint()
-        else:
-            self._resume(last)
-        with progress.bar() as bar:
-            total = train.epochs * self.steps_per_epoch
-            task = bar.add_task("training", total=total, completed=self.step, note="")
-            while self.step < total:
-                epoch = self.step // self.steps_per_epoch
-                self._train_epoch(epoch, lambda note: bar.update(task, advance=1, note=note))
-                self._end_epoch(epoch)
-        if self.best is None:
-            save_pretrained(self.model, self.out / "model", run=self.config)
+        with _threads(self.config.train.threads):
+            self._start(fresh)
+            with progress.bar() as bar:
+                total = self.config.train.epochs * self.steps_per_epoch
+                task = bar.add_task("training", total=total, completed=self.step, note="")
+                while self.step < total and not self._all_exited():
+                    epoch = self.step // self.steps_per_epoch
+                    self._train_epoch(epoch, lambda note: bar.update(task, advance=1, note=note))
+                    self._end_epoch(epoch)
+            if self.best is None:
+                save_pretrained(self.model, self.out / "model", run=self.config)
         return self.out / "model"
 
+    def _start(self, fresh: bool) -> None:
+        checkpoints = self.out / "checkpoints"
+        if fresh:  # first of all, so that no later run can continue what was discarded
+            for old in (checkpoints, self.out / "model"):
+                shutil.rmtree(old, ignore_errors=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        last = checkpoint.latest(checkpoints)
+        if last is not None:
+            self._resume(last)
+            return
+        (self.out / "log.jsonl").unlink(missing_ok=True)
+        self._align()
+        self._checkpoint()
+
+    def _all_exited(self) -> bool:
+        """Whether there is nothing left to train."""
+        if self.config.train.strategy == "joint" and self.config.train.exit.joint == "observe":
+            return False
+        return not self.exits.live(self.order)
+
     def _train_epoch(self, epoch: int, advance: Callable[[str], None]) -> None:
-        for group in self._groups(epoch, skip=self.step % self.steps_per_epoch):
+        for group in self._groups(epoch):
             start = time.perf_counter()
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             rate = self.rate(self.step)
@@ -107,9 +128,10 @@ class Trainer:
             losses: dict[str, float] = {}
             gradients: dict[str, float] = {}
             for sub in self._sub_steps(group):
-                sub.loss.backward()  # type: ignore[no-untyped-call]
                 name = sub.sense or "all"
-                losses[name] = losses.get(name, 0.0) + sub.loss.item()
+                losses[name] = losses.get(name, 0.0) + self._finite(sub)
+                if sub.loss.requires_grad:  # not where no trained sense is in the micro-batch
+                    sub.loss.backward()  # type: ignore[no-untyped-call]
                 if sub.last:
                     gradients |= self._observe(sub, group)
                     self._clip()
@@ -129,17 +151,23 @@ class Trainer:
                 )
             self.step += 1
             mean = sum(losses.values()) / max(len(losses), 1)
-            advance(f"loss {mean:.3f}" if losses else "all senses have exited")
+            advance(f"loss {mean:.3f}" if losses else "no sense to train")
 
-    def _groups(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
+    def _finite(self, sub: SubStep) -> float:
+        loss = sub.loss.item()
+        if not math.isfinite(loss):
+            who = sub.sense or "all senses"
+            raise CremaError(
+                f"{self.out}: the loss of step {self.step} ({who}) is {loss}: lower "
+                "train.lr or set train.clip, and start again with --fresh"
+            )
+        return loss
+
+    def _groups(self, epoch: int) -> Iterator[list[Batch]]:
         """Micro-batches of one optimizer step each."""
         train = self.config.train
         batches = self.data.batches(
-            train.batch_size,
-            training=True,
-            epoch=epoch,
-            seed=self.config.seed,
-            skip=skip * train.accumulate,
+            train.batch_size, training=True, epoch=epoch, seed=self.config.seed
         )
         group: list[Batch] = []
         for batch in batches:
@@ -185,8 +213,10 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         self.exits.end_epoch(epoch)
         line: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "exited": self.exits.exited}
-        due = (epoch + 1) % self.config.train.validate_every == 0
-        if self.validate is not None and (due or epoch + 1 == self.config.train.epochs):
+        train = self.config.train
+        due = (epoch + 1) % train.validate_every == 0
+        last = epoch + 1 == train.epochs or self._all_exited()
+        if self.validate is not None and (due or last):
             self.model.eval()
             result = dict(self.validate(self.model))
             line["validation"] = result
@@ -229,22 +259,32 @@ class Trainer:
             "exits": self.exits.state(),
             "best": self.best,
             "config": to_dict(self.config),
+            "questions": _digest(self.data.samples),
             "log_bytes": _size(self.out / "log.jsonl"),
         }
         checkpoint.save(self.out / "checkpoints", self.step, self.model, self.optimizer, state)
 
     def _resume(self, place: Path) -> None:
-        state = checkpoint.restore(place, self.model, self.optimizer)
+        state = checkpoint.read_state(place)
+        missing = {"step", "exits", "best", "config", "questions", "log_bytes"} - state.keys()
+        if missing:
+            raise WeightsError(
+                f"{place / checkpoint.STATE}: has no {', '.join(sorted(missing))}; start again "
+                "with --fresh, or choose another `out`"
+            )
         differ = _differences(state["config"], to_dict(self.config))
+        if state["questions"] != _digest(self.data.samples):
+            differ.append("training questions")
         if differ:
             raise ConfigError(
                 f"{self.out}: holds a run whose {', '.join(differ)} differ from this "
                 "configuration's; choose another `out` or start again with --fresh"
             )
+        checkpoint.restore(place, self.model, self.optimizer)
         self.step, self.best = state["step"], state["best"]
         self.exits.restore(state["exits"])
         log = self.out / "log.jsonl"
-        if log.exists():  # lines written after the checkpoint are of steps that are run again
+        if _size(log) > state["log_bytes"]:  # lines of steps that are run again
             with log.open("r+b") as file:
                 file.truncate(state["log_bytes"])
 
@@ -253,17 +293,36 @@ class Trainer:
             file.write(json.dumps(line) + "\n")
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Keys of the model, training and seed in which two runs differ."""
-    keys = [("seed",), *((part, key) for part in ("model", "train") for key in new[part])]
-    free = [("train", key) for key in _FREE]
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch with so many threads (0: as many as it has), and afterwards as before."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    def value(data: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Keys that decide a run's course and in which two runs differ."""
+    keys = [("seed",), *_DATA, *((part, key) for part in _SECTIONS for key in new[part])]
+
+    def value(data: Any, path: tuple[str, ...]) -> Any:
         for part in path:
-            data = data.get(part)  # type: ignore[assignment]
+            data = data.get(part) if isinstance(data, Mapping) else None
         return data
 
-    return [".".join(k) for k in keys if k not in free and value(old, k) != value(new, k)]
+    return [".".join(k) for k in keys if k not in _FREE and value(old, k) != value(new, k)]
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """What the run is trained on, by all but the places of the media files."""
+    digest = hashlib.sha256()
+    for s in samples:
+        digest.update(json.dumps([s.id, s.question, s.answers, sorted(s.media)]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _size(path: Path) -> int:

@@ -303,7 +303,11 @@ def test_from_config(monkeypatch, tmp_path):
     config = from_dict(
         {
             "model": {"senses": ["flow", "video"]},
-            "data": {"store_frames": 3, "limits": {"bytes": 7, "seconds": 8.0, "pixels": 9}},
+            "data": {
+                "store_frames": 3,
+                "frames": 3,
+                "limits": {"bytes": 7, "seconds": 8.0, "pixels": 9},
+            },
         }
     )
     extractor = Extractor.from_config(config)

@@ -235,7 +235,7 @@ def test_other_arrays_in_the_file_are_passed_over(tmp_path):
         ({"features": np.full((5, 4), np.nan)}, r"NaN or infinity in 5 of 5 points.*row 0"),
         ({"features": np.diag([0, 0, 0, np.inf, 0])[:, :4]}, r"in 1 of 5 points, .* row 3"),
         ({"features": np.full((5, 4), 1e300)}, r"NaN or infinity in 5"),  # as float32
-        ({"features": np.array([[None]])}, "not a readable .npz"),  # would need pickle
+        ({"features": np.array([[None]])}, "not a readable NumPy file"),  # would need pickle
     ],
 )
 def test_point_features_that_cannot_be_used(tmp_path, changed, said):
@@ -250,7 +250,7 @@ def test_what_is_not_a_file_of_points(tmp_path):
     with pytest.raises(MediaError, match=r"come as an \.npz"):
         read(senses.read_point_features, tmp_path)
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(MediaError, match=r"not a readable \.npz"):
+    with pytest.raises(MediaError, match=r"not a readable NumPy file"):
         read(senses.read_point_features, tmp_path / "text.npz")
 
 
@@ -258,7 +258,7 @@ def test_what_is_not_a_file_of_points(tmp_path):
 def test_a_cut_file_of_points(tmp_path, keep):
     path = np_file(tmp_path)
     truncate(path, keep)
-    with pytest.raises(MediaError, match=r"not a readable \.npz"):
+    with pytest.raises(MediaError, match=r"not a readable NumPy file"):
         read(senses.read_point_features, path)
 
 

@@ -94,6 +94,23 @@ def test_a_small_archive_that_unpacks_to_a_huge_array(tmp_path):
         media.read_depth(tmp_path / "d.npz", 1, limits=media.Limits(max_bytes=100_000))
 
 
+@pytest.mark.parametrize("name", ["d.npy", "d.npz"])
+def test_damage_in_any_byte_is_a_media_error_or_harmless(tmp_path, name):
+    path = tmp_path / name
+    depth = np.ones((1, 2, 2), np.float32)
+    np.save(path, depth) if name == "d.npy" else np.savez_compressed(path, depth=depth)
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        for value in (0x00, 0xFF, whole[at] ^ 0x01, ord("(")):
+            path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+            try:
+                media.read_depth(path, 1)
+            except MediaError:
+                refused += 1
+    assert refused > len(whole)
+
+
 def save(folder, array):
     np.save(folder / "d.npy", array, allow_pickle=True)
     return folder / "d.npy"

@@ -1,0 +1,177 @@
+"""From a configuration file to a trained and scored model, with parts of no size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from open_crema import backbones, config, experiment
+from open_crema.data.extract import Source
+from open_crema.errors import ConfigError, DataError, SenseAbsent, WeightsError
+from open_crema.features import Features
+from open_crema.modality import canonical, get
+from open_crema.model.files import save_pretrained
+from tiny import one_seeded_thread  # noqa: F401
+
+WIDTHS = {"video": 384, "audio": 1024, "flow": 384}
+SHAPE = {
+    "qformer": {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "queries": 2, "encoder_width": 12},
+    "lora": {"rank": 2},
+}
+
+
+class Extractor:
+    """Noise for every named file."""
+
+    def __init__(self, senses: tuple[str, ...]) -> None:
+        self.senses = canonical(senses)
+        self.modalities = {sense: get(sense) for sense in self.senses}
+
+    def source(self, sample, sense):
+        if sense not in sample.media:
+            return SenseAbsent(sense, "no file given")
+        return Source(sample.media[sense], "noise")
+
+    def features(self, sample, sense):
+        found = self.source(sample, sense)
+        if isinstance(found, SenseAbsent):
+            return found
+        times = torch.tensor([[0.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+        mask = torch.ones(2, 3, dtype=torch.bool)
+        return Features(torch.randn(2, 3, WIDTHS[sense]).bfloat16(), mask, times)
+
+    def extract_all(self, samples):
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def tiny_parts(monkeypatch):
+    monkeypatch.setattr(backbones, "load", lambda name, *, dropout=0.0: tiny.backbone())
+    monkeypatch.setattr(
+        experiment.Extractor, "from_config", lambda run: Extractor(run.model.senses)
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a run: six questions a split and the YAML file; returns its path."""
+
+    def write(**sections) -> Path:
+        for split in experiment.SPLITS:
+            lines = [
+                {
+                    "video": f"{split}{i}.mp4",
+                    "media": {"audio": f"{i}.wav"} if i % 2 else {},
+                    "question": "what is it",
+                    "options": ["red", "two dogs"],
+                    "answer": ["red", "two dogs"][i % 2],
+                }
+                for i in range(6)
+            ]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (tmp_path / f"{split}.jsonl").write_text(text)
+        data = {split: str(tmp_path / f"{split}.jsonl") for split in experiment.SPLITS}
+        run = {
+            "out": str(tmp_path / "out"),
+            "model": {**SHAPE, **sections.pop("model", {})},
+            "data": {**data, **sections.pop("data", {})},
+            "train": {"epochs": 2, "batch_size": 3, **sections.pop("train", {})},
+        }
+        path = tmp_path / "run.yaml"
+        path.write_text(config.to_yaml(config.from_dict({**run, **sections})))
+        return path
+
+    return write
+
+
+def test_a_run_from_yaml_to_results(write, tmp_path):
+    run, folder = experiment.load_run(write())
+    assert folder == tmp_path / "out" / "model"
+    assert experiment.train(run) == folder
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    lines = [json.loads(s) for s in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    scored = [line["validation"] for line in lines if line["kind"] == "epoch"]
+    assert [v["n"] for v in scored] == [6, 6]
+
+    again, same = experiment.load_run(folder, ["eval.batch_size=2"])
+    assert (same, again.eval.batch_size, again.train) == (folder, 2, run.train)
+    found = experiment.evaluate_split(again, folder, out=tmp_path / "results")
+    assert len(found.predictions) == found.expected == 6
+    kept = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert kept["config"]["eval"]["batch_size"] == 2
+    alone = experiment.evaluate_split(again, folder, senses=["video"], out=tmp_path / "alone")
+    assert alone.senses == ("video",)
+
+
+def test_a_run_of_no_epochs_saves_the_model(write):
+    run, folder = experiment.load_run(write(train={"epochs": 0}))
+    assert experiment.train(run) == folder
+    assert (folder / "config.json").exists()
+
+
+def test_without_validation_the_last_epoch_is_kept(write, tmp_path):
+    run, folder = experiment.load_run(write(data={"validation": None}))
+    experiment.train(run)
+    text = (tmp_path / "out" / "log.jsonl").read_text()
+    assert "validation" not in text
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("split", experiment.SPLITS)
+def test_a_split_that_is_not_given(write, split):
+    run = config.load(write(data={split: None}))
+    with pytest.raises(ConfigError, match=rf"data\.{split} is not set; give it, as in"):
+        experiment.read_samples(run, split)
+
+
+def test_a_split_that_is_not_there(write, tmp_path):
+    run = config.load(write(data={"train": str(tmp_path / "none.jsonl")}))
+    with pytest.raises(DataError, match=r"none\.jsonl: no such data file"):
+        experiment.train(run)
+
+
+def test_a_fresh_model_is_a_function_of_the_seed(write):
+    run = config.load(write())
+
+    def queries(overrides: list[str]) -> torch.Tensor:
+        return experiment.build_model(config.override(run, overrides)).adapters["video"].queries
+
+    assert torch.equal(queries([]), queries(["train.epochs=9"]))
+    assert not torch.equal(queries([]), queries(["seed=1"]))
+
+
+def test_a_model_to_start_from_grows_and_shrinks(write, tmp_path):
+    base = experiment.build_model(config.load(write()))
+    folder = save_pretrained(base, tmp_path / "base")
+    run = config.load(write(model={"senses": ["flow", "video"]}, train={"init": str(folder)}))
+    model = experiment.build_model(run)
+    assert model.senses == ["video", "flow"]
+    assert model.config == run.model
+    assert torch.equal(model.adapters["video"].queries, base.adapters["video"].queries)
+    sole = config.override(run, ["model.senses=[flow]"])
+    assert experiment.build_model(sole).senses == ["flow"]
+
+
+def test_a_model_to_start_from_of_another_shape(write, tmp_path):
+    folder = save_pretrained(experiment.build_model(config.load(write())), tmp_path / "base")
+    changed = write(model={"lora": {"rank": 3}}, train={"init": str(folder)})
+    with pytest.raises(ConfigError, match=r"its model\.lora differ from this configuration's"):
+        experiment.build_model(config.load(changed))
+    with pytest.raises(WeightsError, match="nowhere"):
+        experiment.build_model(config.load(write(train={"init": str(tmp_path / "nowhere")})))
+
+
+def test_neither_a_configuration_nor_a_model(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        experiment.load_run(tmp_path / "none.yaml")
+    with pytest.raises(WeightsError, match="is this a model folder"):
+        experiment.load_run(tmp_path)
+
+
+def test_the_default_model_is_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREMA_HOME", str(tmp_path))
+    assert experiment.default_model() == tmp_path / "models" / "default"
