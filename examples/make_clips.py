@@ -1,6 +1,6 @@
 """Make a small two-sense data set on the spot: short clips of a coloured shape, with a sound.
 
-    python examples/make_clips.py FOLDER [--train 80] [--test 24] [--seed 0]
+    python examples/make_clips.py FOLDER [--train 160] [--test 40] [--seed 0]
 
 Each clip shows one shape in one colour crossing the picture, while one of four sounds is heard;
 colour and sound are drawn independently, so neither tells anything of the other. Two questions a
@@ -125,8 +125,8 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=80, help="clips for training")
-    parser.add_argument("--test", type=int, default=24, help="clips for the test")
+    parser.add_argument("--train", type=int, default=160, help="clips for training")
+    parser.add_argument("--test", type=int, default=40, help="clips for the test")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write_split(options.folder, "train", options.train, options.seed)

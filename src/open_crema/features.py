@@ -32,5 +32,5 @@ class Features:
             raise ValueError(f"times {tuple(self.times.shape)} must be [{segments}, 2]")
         if self.mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, not {self.mask.dtype}")
-        if not bool(self.mask.any(dim=1).all()):
-            raise ValueError("every segment needs at least one real token")
+        if not segments or not bool(self.mask.any(dim=1).all()):
+            raise ValueError("at least one segment, and in every segment at least one real token")

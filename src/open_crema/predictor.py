@@ -99,7 +99,7 @@ class Predictor:
             model.senses,
             model.config.encoders,
             frames=data.store_frames,
-            limits=Limits(data.limits.bytes, data.limits.seconds, data.limits.pixels),
+            limits=Limits.from_config(data.limits),
             store=store,
         )
         self._media: _Media | None = None
@@ -175,16 +175,15 @@ class Predictor:
 
     @torch.no_grad()
     def _used(self, batch: Batch) -> dict[str, UsedSense]:
-        assisting = list(batch.senses)[1:]  # canonical order: the first one present is primary
-        tokens = self.model.query_all(batch.only(assisting))
-        gates = self.model.gate_strength(tokens)
-        return {
-            sense: UsedSense(
-                gate=float(gates[sense]) if sense in gates else None,
-                segments=int(x.segments.sum()),
-            )
-            for sense, x in batch.senses.items()
-        }
+        tokens = self.model.query_all(batch)
+        shares = self.model.fusion.shares(tokens)
+        primary = next(iter(tokens), None)  # canonical order: the first one present
+        used = {}
+        for sense, x in batch.senses.items():
+            gated = self.model.fusion.gated and sense != primary
+            gate = float(shares[sense]) if sense in shares else 0.0
+            used[sense] = UsedSense(gate if gated else None, int(x.segments.sum()))
+        return used
 
 
 class _TimedExtractor(Extractor):

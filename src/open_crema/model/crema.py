@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from open_crema import modality
 from open_crema.backbones.base import Backbone, Generation, OptionScores, Output, Prompt
@@ -59,9 +59,14 @@ class Crema(nn.Module):
         are trained. Raises ConfigError for an unknown sense or one that is there already."""
         if sense in self.adapters:
             raise ConfigError(f"the model has an adapter for {sense!r} already")
-        self.adapters[sense] = self._adapter(sense, self.backbone, encoder_width)
-        self.fusion.add(sense)
+        adapter = self._adapter(sense, self.backbone, encoder_width)
+        adapter.fresh = True
+        like = next(self.qformer.parameters())
+        self.adapters[sense] = adapter.to(like.device, like.dtype).train(self.training)
+        self.fusion.add(sense, like)
         self._set_senses([*self.config.senses, sense])
+        for name in self.senses:  # parameters stay in canonical order, however the model grew
+            self.adapters[name] = self.adapters.pop(name)
 
     def remove_sense(self, sense: str) -> None:
         """Takes a sense out; what remains is as if it had never been there."""
@@ -85,9 +90,17 @@ class Crema(nn.Module):
         return cast(Adapter, self.adapters[sense])
 
     def query(self, sense: str, x: SenseBatch) -> QueryTokens:
-        """One sense's tokens in the LLM's space, ``[B, S, Q, D]``; padded segments are not run."""
+        """One sense's tokens in the LLM's space, ``[B, S, Q, D]``; padded segments are not run.
+
+        Raises DataError for features of another width than the adapter's.
+        """
         adapter = self.adapter(sense)
         segments = x.segments
+        if x.tokens.shape[3] != adapter.encoder_width:
+            raise DataError(
+                f"{sense}: features of width {x.tokens.shape[3]}, its adapter reads "
+                f"{adapter.encoder_width}; use the encoder that it was trained with"
+            )
         if bool(segments.all()):
             rows, mask = x.tokens.flatten(0, 1), x.mask.flatten(0, 1)
             tokens = adapter(self.qformer, rows, mask).unflatten(0, segments.shape)
@@ -97,21 +110,34 @@ class Crema(nn.Module):
         tokens = tokens.index_put(segments.nonzero(as_tuple=True), rows)
         return QueryTokens(tokens, segments, x.times)
 
+    def senses_in(self, batch: Batch) -> list[str]:
+        """The model's senses that at least one sample has; in evaluation, without fresh ones."""
+        return [
+            s
+            for s in self.senses
+            if s in batch.senses
+            and bool(batch.senses[s].present.any())
+            and (self.training or not self.adapter(s).fresh)
+        ]
+
     def query_all(self, batch: Batch) -> dict[str, QueryTokens]:
         """Every sense of the batch that this model has."""
-        return {s: self.query(s, batch.senses[s]) for s in self.senses if s in batch.senses}
+        return {s: self.query(s, batch.senses[s]) for s in self.senses_in(batch)}
 
     def prompt(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Prompt:
         questions = [sample.question for sample in batch.samples]
         return assemble(self.backbone, self.fusion(tokens), questions, self.config)
 
-    def answer(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Output:
-        """Loss and logits from given query tokens (so that unchanged ones can be reused)."""
+    def targets(self, batch: Batch) -> list[list[int]]:
+        """Token ids of each sample's first answer. Raises DataError where there is none."""
         for sample in batch.samples:
             if not sample.answers:
                 raise DataError(f"sample {sample.id!r} has no answer to train on")
-        targets = [self.backbone.target(sample.answers[0]) for sample in batch.samples]
-        output: Output = self.backbone(self.prompt(tokens, batch), targets)
+        return [self.backbone.target(sample.answers[0]) for sample in batch.samples]
+
+    def answer(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Output:
+        """Loss and logits from given query tokens (so that unchanged ones can be reused)."""
+        output: Output = self.backbone(self.prompt(tokens, batch), self.targets(batch))
         return output
 
     def forward(self, batch: Batch) -> Output:
@@ -137,16 +163,3 @@ class Crema(nn.Module):
         """What one sub-step of sequential training updates: the sense's adapter and the fusion."""
         yield from self.adapter(sense).parameters()
         yield from self.fusion.parameters()
-
-    def gate_strength(self, tokens: Mapping[str, QueryTokens]) -> dict[str, Tensor]:
-        """``{sense: [B]}``: each assistant's share of the fused tokens, the norm of ``W_m q_m``
-        relative to the sum of all such norms; empty without a self-gated fusion."""
-        norms = {
-            s: nn.functional.linear(q.tokens, self.fusion.blocks[s]).flatten(1).norm(dim=1)
-            for s, q in tokens.items()
-            if s in self.fusion.blocks
-        }
-        if not norms:
-            return {}
-        total = torch.stack(list(norms.values())).sum(dim=0).clamp(min=1e-12)
-        return {s: n / total for s, n in norms.items()}

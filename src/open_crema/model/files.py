@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
     run: the configuration that made it, kept as ``run.yaml``.
     """
     folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        raise WeightsError(f"{folder}: holds other things than a model; choose another folder")
     base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
     with replacing(folder) as new:
         write_json(
@@ -59,7 +61,8 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
         write_tensors(new / "qformer.safetensors", model.qformer.state_dict())
         if model.fusion.bias is not None:
             write_tensors(new / "fusion.safetensors", {"bias": model.fusion.bias})
-        for sense, adapter in model.adapters.items():
+        for sense in model.senses:
+            adapter = model.adapter(sense)
             own = new / "adapters" / sense
             own.mkdir(parents=True)
             tensors = dict(adapter.state_dict())
@@ -72,6 +75,7 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
                     "format": FORMAT,
                     "sense": sense,
                     "encoder_width": adapter.encoder_width,
+                    "fresh": adapter.fresh,
                     "base": base,
                     "trained_with": model.senses,
                 },
@@ -101,25 +105,34 @@ def from_pretrained(
                 f"it has {', '.join(config.senses)}"
             )
         config = replace(config, senses=tuple(s for s in config.senses if s in senses))
-    adapters = {s: _read_adapter(folder / "adapters" / s, info["base"]) for s in config.senses}
+    adapters = {s: _read_adapter(folder / "adapters" / s, s, info["base"]) for s in config.senses}
     backbone = backbone or backbones.load(config.llm, dropout=config.llm_dropout)
     if backbone.fingerprint != info["base"]["llm"]:
         raise WeightsError(
             f"{folder}: trained on the LLM {info['base']['llm']}, "
             f"not on {backbone.fingerprint}; load it with the one it was trained on"
         )
-    model = Crema(config, backbone, {s: width for s, (width, _) in adapters.items()})
+    model = Crema(config, backbone, {s: a.encoder_width for s, a in adapters.items()})
     _fill(model.qformer, read_tensors(folder / "qformer.safetensors"), folder)
-    for sense, (_, tensors) in adapters.items():
+    if fingerprint(model.qformer) != info["base"]["qformer"]:
+        raise WeightsError(
+            f"{folder / 'qformer.safetensors'}: not the Q-Former that the adapters were trained on"
+        )
+    for sense, saved in adapters.items():
         where = folder / "adapters" / sense
+        tensors = dict(saved.tensors)
         block = tensors.pop(BLOCK, None)
         _fill(model.adapters[sense], tensors, where)
+        model.adapter(sense).fresh = saved.fresh
         if sense in model.fusion.blocks:
             if block is None:
                 raise WeightsError(f"{where / 'adapter.safetensors'}: no tensor {BLOCK!r}")
             _fill(model.fusion.blocks, {sense: block}, where, partial=True)
     if model.fusion.bias is not None:
-        _fill(model.fusion, read_tensors(folder / "fusion.safetensors"), folder, partial=True)
+        bias = read_tensors(folder / "fusion.safetensors")
+        if set(bias) != {"bias"}:
+            raise WeightsError(f"{folder / 'fusion.safetensors'}: must hold one tensor, 'bias'")
+        _fill(model.fusion, bias, folder, partial=True)
     return model.eval()
 
 
@@ -142,28 +155,42 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def _model_config(folder: Path, info: Mapping[str, Any]) -> ModelConfig:
-    if info.get("format") != FORMAT or "model" not in info or "base" not in info:
+    place = folder / "config.json"
+    base = info.get("base")
+    if info.get("format") != FORMAT or not isinstance(info.get("model"), dict):
         raise WeightsError(
-            f"{folder / 'config.json'}: not an Open CREMA model of format {FORMAT} "
-            f"(format: {info.get('format')!r})"
+            f"{place}: not an Open CREMA model of format {FORMAT} (format: {info.get('format')!r})"
         )
+    if not isinstance(base, dict) or set(base) != {"llm", "qformer"}:
+        raise WeightsError(f"{place}: does not say what base (llm, qformer) the model has")
     try:
-        config: ModelConfig = from_dict(
-            info["model"], where=str(folder / "config.json"), schema=ModelConfig
-        )
+        config: ModelConfig = from_dict(info["model"], where=str(place), schema=ModelConfig)
     except ConfigError as error:
-        raise WeightsError(f"{error}; written by open-crema {info.get('open_crema')}") from None
+        made = f"{place}: written by open-crema {info.get('open_crema')}"
+        raise WeightsError(f"{made}, does not fit this version: {error}") from None
     return config
 
 
-def _read_adapter(folder: Path, base: Mapping[str, str]) -> tuple[int, dict[str, Tensor]]:
-    info = read_json(folder / "config.json", "the model lists this sense, its adapter is missing")
+@dataclass(frozen=True)
+class _SavedAdapter:
+    encoder_width: int
+    fresh: bool
+    tensors: dict[str, Tensor]
+
+
+def _read_adapter(folder: Path, sense: str, base: Mapping[str, str]) -> _SavedAdapter:
+    place = folder / "config.json"
+    info = read_json(place, "the model lists this sense, its adapter is missing")
+    width = info.get("encoder_width")
+    if info.get("format") != FORMAT or info.get("sense") != sense or not isinstance(width, int):
+        raise WeightsError(f"{place}: not an adapter for {sense!r} of format {FORMAT}")
     if info.get("base") != base:
         raise WeightsError(
             f"{folder}: this adapter was trained on another base (llm, qformer) "
             f"{info.get('base')}, the model's is {dict(base)}; retrain it on this base"
         )
-    return int(info["encoder_width"]), read_tensors(folder / "adapter.safetensors")
+    tensors = read_tensors(folder / "adapter.safetensors")
+    return _SavedAdapter(width, bool(info.get("fresh")), tensors)
 
 
 def _fill(
@@ -222,19 +249,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of ``folder`` once it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """A fresh folder that takes the place of ``folder`` once it is complete.
+
+    Raises WeightsError where it cannot be written; what was there before is then still there.
+    """
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    for stale in (new, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    new.mkdir()
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for stale in (new, old):
+            shutil.rmtree(stale, ignore_errors=True)
+        new.mkdir()
         yield new
-    except BaseException:
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    except OSError as error:
+        raise WeightsError(f"{folder}: cannot be written ({error})") from None
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        raise
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)

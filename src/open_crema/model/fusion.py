@@ -7,7 +7,7 @@ assisting tokens. ``W [q2; ...; qn] + b`` equals ``sum_m W_m q_m + b``, so the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +32,13 @@ class QueryTokens:
         """``[B]`` bool"""
         return self.segments.any(dim=1)
 
-    def detach(self) -> QueryTokens:
-        return QueryTokens(self.tokens.detach(), self.segments, self.times)
+    def where(self, samples: Tensor) -> QueryTokens:
+        """The sense in these samples (``[B]`` bool) only, absent in the others.
+
+        Their tokens become zeros, which every projection without a bias leaves at nothing.
+        """
+        tokens = self.tokens * samples[:, None, None, None].to(self.tokens.dtype)
+        return QueryTokens(tokens, self.segments & samples[:, None], self.times)
 
 
 @dataclass(frozen=True)
@@ -118,23 +123,28 @@ class Fusion(nn.Module):
     def gated(self) -> bool:
         return self.config.kind == "self-gated"
 
-    def add(self, sense: str) -> None:
-        """Grows by a zero block: outputs stay as they are until it is trained."""
+    def add(self, sense: str, like: Tensor) -> None:
+        """Grows by a zero block (device and precision as ``like``'s): outputs stay as they are
+        until it is trained."""
         self.senses = canonical([*self.senses, sense])
         if not self.gated:
             return
         if self.bias is None:
-            self.bias = nn.Parameter(torch.zeros(self.width))
+            self.bias = nn.Parameter(like.new_zeros(self.width))
         for new in self.senses[1:]:  # the former first sense needs a block if it no longer leads
             if new not in self.blocks:
-                like = self.bias
-                self.blocks[new] = nn.Parameter(like.new_zeros(self.width, self.width))
+                self.blocks[new] = nn.Parameter(self.bias.new_zeros(self.width, self.width))
+        for name in self.senses[1:]:  # parameters stay in canonical order
+            self.blocks[name] = self.blocks.pop(name)
 
     def remove(self, sense: str) -> None:
         """Takes a sense out; the others' blocks stay as they are."""
         self.senses = [s for s in self.senses if s != sense]
         if sense in self.blocks:
             del self.blocks[sense]
+        if len(self.senses) == 1:  # no assistant can be left
+            self.blocks.clear()
+            self.bias = None
 
     def how(self, sense: str) -> Alignment:
         how = modality.get(sense).alignment
@@ -142,30 +152,34 @@ class Fusion(nn.Module):
 
     def forward(self, senses: Mapping[str, QueryTokens]) -> list[Block]:
         blocks: list[Block] = []
-        if not senses:
-            return blocks
-        order = [s for s in self.senses if s in senses]
-        free = torch.ones_like(senses[order[0]].present)  # samples without a primary sense yet
-        for i, primary in enumerate(order):
-            lead = senses[primary].present & free
-            free = free & ~lead
-            if bool(lead.any()):
-                blocks += self._led_by(primary, lead, {s: senses[s] for s in order[i:]})
+        for primary, main, assistants in self._groups(senses):
+            blocks += self._led_by(primary, main, assistants)
         return blocks
 
-    def _led_by(self, primary: str, lead: Tensor, senses: Mapping[str, QueryTokens]) -> list[Block]:
-        """Blocks of the samples (lead ``[B]``) whose primary sense this is."""
-        main = senses[primary]
-        main = QueryTokens(main.tokens, main.segments & lead[:, None], main.times)
-        assistants = {s: q for s, q in senses.items() if s != primary and self._assists(s)}
+    def _groups(
+        self, senses: Mapping[str, QueryTokens]
+    ) -> Iterator[tuple[str, QueryTokens, dict[str, QueryTokens]]]:
+        """For each sense that leads some samples: its tokens there, and their other senses'."""
+        order = [s for s in self.senses if s in senses]
+        led = torch.zeros_like(senses[order[0]].present) if order else None
+        for i, primary in enumerate(order):
+            assert led is not None
+            lead = senses[primary].present & ~led
+            led = led | lead
+            if bool(lead.any()):
+                main, *rest = (senses[s].where(lead) for s in order[i:])
+                yield primary, main, dict(zip(order[i + 1 :], rest, strict=True))
+
+    def _led_by(
+        self, primary: str, main: QueryTokens, assistants: Mapping[str, QueryTokens]
+    ) -> list[Block]:
+        """Blocks of the samples whose primary sense this is."""
         if not self.gated:
             blocks = _segments_of(primary, main)
             for sense, q in assistants.items():
-                own = QueryTokens(q.tokens, q.segments & lead[:, None], q.times)
-                blocks += _segments_of(sense, own)
+                blocks += _segments_of(sense, q)
             return blocks
-        present = torch.stack([q.present for q in assistants.values()] or [lead & False]).any(0)
-        present = present & lead
+        present = torch.stack([q.present for q in (main, *assistants.values())])[1:].any(dim=0)
         if not bool(present.any()):  # no assistant, no fused block: a gated bias is not a sense
             return _segments_of(primary, main)
         fused = self.gate(main, assistants)
@@ -180,13 +194,6 @@ class Fusion(nn.Module):
             Block(FUSED_LABEL, None, 0, fused.flatten(1, 2), mask.flatten(1, 2)),
         ]
 
-    def _assists(self, sense: str) -> bool:
-        # A block that is still zero has not been trained: outside training the sense stays out,
-        # so that adding it to a model without assistants does not even add a gated bias.
-        if not self.gated or self.training:
-            return True
-        return sense in self.blocks and bool(self.blocks[sense].any())
-
     def gate(self, main: QueryTokens, assistants: Mapping[str, QueryTokens]) -> Tensor:
         """``[B, T, Q, D]``: ``x * sigmoid(x)`` with ``x = sum_m W_m q_m + b`` (eq. 3).
 
@@ -195,9 +202,28 @@ class Fusion(nn.Module):
         assert self.bias is not None
         merged: Tensor = self.bias
         for sense in canonical(assistants):
-            aligned = align(main, assistants[sense], self.how(sense))
-            merged = merged + nn.functional.linear(aligned, self.blocks[sense])
+            merged = merged + self._part(sense, main, assistants[sense])
         return nn.functional.silu(merged)
+
+    def _part(self, sense: str, main: QueryTokens, q: QueryTokens) -> Tensor:
+        """``[B, T, Q, D]``: ``W_m q_m`` on the primary sense's segments."""
+        return nn.functional.linear(align(main, q, self.how(sense)), self.blocks[sense])
+
+    @torch.no_grad()
+    def shares(self, senses: Mapping[str, QueryTokens]) -> dict[str, Tensor]:
+        """``{sense: [B]}``: each assistant's share of the fused tokens, the norm of ``W_m q_m``
+        over the sum of all assistants' norms; 0 where it leads or is absent. Empty for "concat"."""
+        if not self.gated:
+            return {}
+        norms: dict[str, Tensor] = {}
+        for _, main, assistants in self._groups(senses):
+            for sense, q in assistants.items():
+                norm = self._part(sense, main, q).flatten(1).norm(dim=1)
+                norms[sense] = norms.get(sense, torch.zeros_like(norm)) + norm
+        if not norms:
+            return {}
+        total = torch.stack(list(norms.values())).sum(dim=0)
+        return {s: n / total.clamp(min=torch.finfo(n.dtype).tiny) for s, n in norms.items()}
 
 
 def _segments_of(sense: str, q: QueryTokens) -> list[Block]:

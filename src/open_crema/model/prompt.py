@@ -15,7 +15,7 @@ from torch import Tensor
 from open_crema import modality
 from open_crema.backbones.base import Backbone, Prompt
 from open_crema.config import ModelConfig, PromptConfig
-from open_crema.errors import DataError
+from open_crema.errors import ConfigError, DataError
 from open_crema.model.fusion import Block
 
 Piece = tuple[Tensor, Tensor]  # embeds [B, n, D], mask [B, n] bool
@@ -59,6 +59,11 @@ def pack(embeds: Tensor, mask: Tensor, side: str) -> Prompt:
 def _texts(backbone: Backbone, questions: Sequence[str], config: PromptConfig) -> list[list[int]]:
     """Token ids of each question, closed as the backbone wants it."""
     room = config.max_text_tokens - len(backbone.after)
+    if room < 1:
+        raise ConfigError(
+            f"prompt.max_text_tokens {config.max_text_tokens} leaves no room for a question: "
+            f"{len(backbone.after)} tokens close it"
+        )
     texts = []
     for question in questions:
         ids = backbone.encode(question)
@@ -102,14 +107,19 @@ def _reference(
     Only the video's prefix "Frame i: " is used, padded to the longest; the fused half repeats all
     prefixes in one run and copies the first half's mask, although its order differs; "add" marks
     the pads as real; with both audio and points in plain concatenation the points are dropped;
-    points alone are introduced as "Audio: ". Needs a batch in which all have the same senses.
+    points alone are introduced as "Audio: ". Needs an encoder-decoder, and a batch in which all
+    samples have the same senses; no other sense goes without video.
     """
+    if backbone.side != "right":
+        raise ConfigError("prompt.layout=reference is the released code's, for encoder-decoders")
     if not all(bool(b.mask.all()) for b in blocks):
         raise DataError("prompt.layout=reference needs every sample to have the same senses")
     batch = len(texts)
     of = {s: [b for b in blocks if b.sense == s] for s in config.senses}
     fused = [b for b in blocks if b.sense is None]
     frames = of.get("video", [])
+    if not frames and any(of[s] for s in config.senses if _visual(s)):
+        raise DataError("prompt.layout=reference: without video only audio or points can be used")
     pieces: list[Piece] = []
     if frames:
         labels = (

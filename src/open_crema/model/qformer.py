@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from open_crema.config import LoraConfig, QFormerConfig
+from open_crema.errors import ConfigError
 
 NORM_EPS = 1e-12  # BERT's
 
@@ -81,7 +82,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """``[N, L, H] -> [N, heads, L, H / heads]``"""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 class QFormerLayer(nn.Module):
@@ -117,7 +118,9 @@ class QFormer(nn.Module):
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
         if config.width % config.heads:
-            raise ValueError(f"qformer.width {config.width} is not a multiple of its heads")
+            raise ConfigError(
+                f"qformer.width {config.width} is not a multiple of qformer.heads {config.heads}"
+            )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(QFormerLayer(config, i) for i in range(config.layers))
@@ -135,7 +138,7 @@ class QFormer(nn.Module):
     ) -> Tensor:
         # Without padding the mask says nothing, and attention without one is faster and exact.
         padded = None if bool(mask.all()) else mask
-        x: Tensor = self.dropout(self.norm(queries)).expand(memory.shape[0], -1, -1)
+        x: Tensor = self.dropout(self.norm(queries).expand(memory.shape[0], -1, -1))
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, padded, None if lora is None else lora[i])
         return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class EarlyExit:
         self.config = config
         self.history: dict[str, list[float]] = {}
         self.exited: dict[str, int] = {}  # sense -> the epoch after which it left
+        self._epochs: dict[str, list[int]] = {}  # the epochs that the history's figures are of
         self._epoch: dict[str, list[float]] = {}
 
     def observe(self, sense: str, adapter: Adapter) -> float:
@@ -38,13 +40,16 @@ class EarlyExit:
             last = self.config.history == "last-step"
             now = values[-1] if last else sum(values) / len(values)
             past = self.history.setdefault(sense, [])
-            compared = past if self.config.warmup == "counted" else past[self.config.first_epoch :]
+            epochs = self._epochs.setdefault(sense, [])
+            start = 0 if self.config.warmup == "counted" else self.config.first_epoch
+            compared = [g for e, g in zip(epochs, past, strict=True) if e >= start]
             due = self.config.enabled and epoch >= self.config.first_epoch and bool(compared)
             grows = due and now > self.config.temperature * sum(compared) / len(compared)
             if grows and sense not in self.exited:
                 self.exited[sense] = epoch
                 leaving.append(sense)
             past.append(now)
+            epochs.append(epoch)
         self._epoch.clear()
         return leaving
 
@@ -54,11 +59,18 @@ class EarlyExit:
 
     def state(self) -> dict[str, Any]:
         """JSON-able; :meth:`restore` continues from it exactly, also inside an epoch."""
-        return {"history": self.history, "exited": self.exited, "epoch": self._epoch}
+        live = {
+            "history": self.history,
+            "epochs": self._epochs,
+            "exited": self.exited,
+            "epoch": self._epoch,
+        }
+        return deepcopy(live)
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.history, self.exited = dict(state["history"]), dict(state["exited"])
-        self._epoch = dict(state["epoch"])
+        state = deepcopy(state)
+        self.history, self._epochs = state["history"], state["epochs"]
+        self.exited, self._epoch = state["exited"], state["epoch"]
 
 
 def gradient_figure(adapter: Adapter, metric: str) -> float:

@@ -17,11 +17,10 @@ has moved.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError
@@ -50,16 +49,12 @@ def joint(
     shares = _shares(model, batches)
     for i, batch in enumerate(batches):
         model.train()
-        tokens = {}
-        for sense in model.senses:
-            if sense not in batch.senses:
-                continue
-            if sense in frozen:
-                tokens[sense] = _settled(model, sense, batch)
-            else:
-                tokens[sense] = model.query(sense, batch.senses[sense])
+        tokens = {
+            sense: (_settled if sense in frozen else _live)(model, sense, batch)
+            for sense in model.senses_in(batch)
+        }
         loss = model.answer(tokens, batch).loss * shares[i]
-        yield SubStep(None, loss, last=i == len(batches) - 1)
+        yield SubStep(None, _rooted(loss), last=i == len(batches) - 1)
 
 
 def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> Iterator[SubStep]:
@@ -74,53 +69,68 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
             "sequential training needs a frozen Q-Former: train.qformer=always goes with "
             "train.strategy=joint"
         )
-    turns = [s for s in order if any(_has(b, s) for b in batches)]
+    strangers = [s for s in order if s not in model.senses]
+    if strangers:
+        raise ConfigError(
+            f"the order names {', '.join(strangers)}; the model has {', '.join(model.senses)}"
+        )
+    model.train()
+    there = [model.senses_in(batch) for batch in batches]
+    turns = [s for s in order if any(s in own for own in there)]
+    if not turns:
+        return
     shares = _shares(model, batches)
     # The first sense's tokens are not needed before its own sub-step makes them.
     known = [
-        {s: _settled(model, s, b) for s in model.senses if s in b.senses and s not in turns[:1]}
-        for b in batches
+        {s: _settled(model, s, batch) for s in own if s != turns[0]}
+        for batch, own in zip(batches, there, strict=True)
     ]
     for turn, sense in enumerate(turns):
-        live = [i for i, b in enumerate(batches) if sense in b.senses]
         for i, batch in enumerate(batches):
-            with _training_only(model, sense):
-                tokens = dict(known[i])
-                if i in live:
-                    tokens[sense] = model.query(sense, batch.senses[sense])
-                loss = model.answer(tokens, batch).loss * shares[i]
-            yield SubStep(sense, loss, last=i == len(batches) - 1)
+            _train_only(model, sense)
+            tokens = dict(known[i])
+            if sense in there[i]:
+                tokens[sense] = _live(model, sense, batch)
+            loss = model.answer(tokens, batch).loss * shares[i]
+            yield SubStep(sense, _rooted(loss), last=i == len(batches) - 1)
         if turn < len(turns) - 1:  # its adapter has moved; the other senses need its new tokens
-            for i in live:
-                known[i][sense] = _settled(model, sense, batches[i])
+            for i, batch in enumerate(batches):
+                if sense in there[i]:
+                    known[i][sense] = _settled(model, sense, batch)
 
 
-def _has(batch: Batch, sense: str) -> bool:
-    return sense in batch.senses and bool(batch.senses[sense].present.any())
+def _live(model: Crema, sense: str, batch: Batch) -> QueryTokens:
+    return model.query(sense, batch.senses[sense])
+
+
+@torch.no_grad()
+def _settled(model: Crema, sense: str, batch: Batch) -> QueryTokens:
+    """A sense's tokens as a constant: no gradient, no dropout."""
+    path: tuple[nn.Module, ...] = (model.adapter(sense), model.qformer)
+    modes = [module.training for module in path]
+    for module in path:
+        module.eval()
+    tokens = model.query(sense, batch.senses[sense])
+    for module, mode in zip(path, modes, strict=True):
+        module.train(mode)
+    return tokens
+
+
+def _train_only(model: Crema, sense: str) -> None:
+    """Training mode for one sense's path and the fusion; all other adapters are in eval mode."""
+    model.train()
+    for name, adapter in model.adapters.items():
+        adapter.train(name == sense)
+
+
+def _rooted(loss: Tensor) -> Tensor:
+    """A loss on which ``backward()`` works, also where nothing that is trained took part."""
+    return loss if loss.requires_grad else loss.detach().requires_grad_()
 
 
 def _shares(model: Crema, batches: Sequence[Batch]) -> list[float]:
     """Each micro-batch's share of the target tokens, so that the sum is the large batch's mean."""
     if len(batches) == 1:
         return [1.0]
-    counts = [
-        sum(len(model.backbone.target(s.answers[0])) for s in batch.samples) for batch in batches
-    ]
+    counts = [sum(map(len, model.targets(batch))) for batch in batches]
     return [count / sum(counts) for count in counts]
-
-
-@torch.no_grad()
-def _settled(model: Crema, sense: str, batch: Batch) -> QueryTokens:
-    """A sense's tokens as a constant: no gradient, no dropout."""
-    model.adapters[sense].eval()
-    model.qformer.eval()
-    return model.query(sense, batch.senses[sense])
-
-
-@contextmanager
-def _training_only(model: Crema, sense: str) -> Iterator[None]:
-    """Training mode for one sense's path and the fusion; all other adapters are in eval mode."""
-    model.train()
-    for name, adapter in model.adapters.items():
-        adapter.train(name == sense)
-    yield

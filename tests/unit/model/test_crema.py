@@ -231,9 +231,6 @@ def test_the_content_of_an_absent_sense_is_never_read(models, name):
     assert torch.equal(model(Batch(batch.samples, junk)).logits, model(batch).logits)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a sense that no sample of the batch has: RuntimeError in Attention._split"
-)
 def test_a_sense_absent_throughout_the_batch_is_as_if_not_named(models):
     model = models["decoder-only", "append"]
     batch = tiny.batch(*items_of([{"video": 2}, {"video": 3}]))
@@ -292,30 +289,28 @@ def test_more_than_one_sense_reaches_the_answer(models):
 def test_gate_strengths_are_shares(models):
     model = models["decoder-only", "append"]
     batch = tiny.batch(*items_of([{"video": 2, "audio": 2, "flow": 2}, {"video": 2, "flow": 1}]))
-    shares = model.gate_strength(model.query_all(batch))
+    shares = model.fusion.shares(model.query_all(batch))
     assert set(shares) == {"audio", "flow"}
     assert torch.allclose(shares["audio"] + shares["flow"], torch.ones(2))
     assert shares["audio"][1] == 0
     concatenating = models["decoder-only", "concat"]
-    assert concatenating.gate_strength(concatenating.query_all(batch)) == {}
+    assert concatenating.fusion.shares(concatenating.query_all(batch)) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the sense that leads is counted as its own assistant")
 def test_the_leading_sense_has_no_share_of_the_fused_tokens(models):
     model = models["decoder-only", "append"]
     batch = tiny.batch(*items_of([{"audio": 2, "flow": 2}]))
-    shares = model.gate_strength(model.query_all(batch))
+    shares = model.fusion.shares(model.query_all(batch))
     assert shares["flow"].item() == pytest.approx(1.0)
 
 
-@pytest.mark.xfail(strict=True, reason="the norm is taken before alignment: it grows with S")
 def test_a_share_does_not_depend_on_how_many_windows_say_the_same(models):
     model = models["decoder-only", "append"]
     tokens = model.query_all(tiny.batch(*items_of([{"video": 2, "audio": 1, "flow": 2}])))
     audio = tokens["audio"]
     spans = torch.tensor([[[0, 2], [2, 4], [4, 6], [6, 8]]], dtype=torch.float64)
     often = type(audio)(audio.tokens.expand(-1, 4, -1, -1), torch.ones(1, 4) > 0, spans)
-    one, four = model.gate_strength(tokens), model.gate_strength({**tokens, "audio": often})
+    one, four = model.fusion.shares(tokens), model.fusion.shares({**tokens, "audio": often})
     assert torch.allclose(one["audio"], four["audio"])
 
 
@@ -358,13 +353,11 @@ def test_generate_and_score_build_no_graph():
     assert not model.generate(batch, max_new_tokens=2, scores=True).scores.requires_grad
 
 
-@pytest.mark.xfail(strict=True, reason="QFormer raises ValueError for a user's configuration")
 def test_heads_that_do_not_divide_the_width_are_a_configuration_error():
     with pytest.raises(ConfigError, match="heads"):
         tiny.crema("video", qformer={"width": 16, "heads": 3})
 
 
-@pytest.mark.xfail(strict=True, reason="a bare RuntimeError from the layer norm")
 @pytest.mark.parametrize("sense", ["video", "audio"])
 def test_features_of_another_width_are_an_error_that_names_the_sense(sense):
     model = tiny.crema("video", "audio")
@@ -375,7 +368,6 @@ def test_features_of_another_width_are_an_error_that_names_the_sense(sense):
         model(Batch(batch.samples, {**batch.senses, sense: wider}))
 
 
-@pytest.mark.xfail(strict=True, reason="Features of no segment pass, and fail inside the Q-Former")
 def test_features_without_a_segment_are_refused():
     nothing = torch.zeros(0, 4, 12), torch.zeros(0, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match="segment"):

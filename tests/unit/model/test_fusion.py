@@ -272,7 +272,7 @@ def parameters(made: Fusion) -> dict[str, Tensor]:
 def test_adding_and_removing_leaves_the_others_blocks_alone():
     made = fusion("video", "flow")
     before = parameters(made)
-    made.add("audio")
+    made.add("audio", torch.zeros(1))
     assert not made.blocks["audio"].any()
     assert made.senses == ["video", "audio", "flow"]
     made.remove("audio")
@@ -284,7 +284,7 @@ def test_adding_and_removing_leaves_the_others_blocks_alone():
 def test_a_zero_block_changes_no_bit():
     made, senses = fusion("video", "flow"), four()
     before = made({s: senses[s] for s in ("video", "flow")})
-    made.add("depth")
+    made.add("depth", torch.zeros(1))
     for x, y in zip(before, made(senses), strict=True):
         assert torch.equal(x.tokens, y.tokens)
     made.train()  # in training the new sense takes part, and its zero block adds exactly nothing
@@ -295,6 +295,6 @@ def test_a_zero_block_changes_no_bit():
 
 def test_a_zero_block_learns():
     made, senses = fusion("video").train(), four()
-    made.add("flow")
+    made.add("flow", torch.zeros(1))
     made({s: senses[s] for s in ("video", "flow")})[-1].tokens.square().sum().backward()
     assert made.blocks["flow"].grad is not None

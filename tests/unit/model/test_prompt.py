@@ -96,7 +96,6 @@ def test_truncation_cuts_the_question_and_keeps_its_close(kind):
     assert torch.equal(found.embeds, whole.embeds)
 
 
-@pytest.mark.xfail(strict=True, reason="a limit below the close's length slices from the wrong end")
 def test_a_limit_that_not_even_the_close_fits_is_refused():
     with pytest.raises(CremaError):
         assemble(BACKBONES["decoder-only"], [], ["a b c d e f g h"], limited(2, "truncate"))
@@ -130,7 +129,6 @@ def test_the_reference_layout_pads_prefixes_in_place():
     assert prompt.mask.shape == (2, 2 * 2 * (prefix + 3) + text)
 
 
-@pytest.mark.xfail(strict=True, reason="a visual sense without video is dropped in silence")
 @pytest.mark.parametrize("senses", [("depth",), ("audio", "depth")])
 def test_the_reference_layout_drops_no_sense_in_silence(senses):
     model = reference(*senses, fusion={"kind": "concat"})
@@ -143,11 +141,6 @@ def test_the_reference_layout_drops_no_sense_in_silence(senses):
     assert not torch.equal(a.logits, b.logits)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="reference layout with a decoder-only LLM: text padded on the right, template's head "
-    "missing; option scores are read at a padding token",
-)
 def test_the_reference_layout_with_a_decoder_only_llm_is_right_or_refused():
     options = ("red", "two dogs")
     short = tiny.item(1, question="why", options=options, video=2)

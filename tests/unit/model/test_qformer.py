@@ -100,7 +100,6 @@ def test_an_update_is_a_change_of_the_weights(qformer, inputs):
     assert torch.allclose(qformer(*inputs), changed, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="a batch in which a sense is absent throughout: view(-1)")
 def test_no_rows_give_no_rows(qformer, inputs):
     queries, memory, mask = inputs
     assert qformer(queries, memory[:0], mask[:0]).shape == (0, 3, SHAPE.width)
@@ -119,9 +118,6 @@ def test_gradients_stay_finite_where_almost_all_memory_is_masked(qformer, inputs
     assert not memory.grad[~mask].any()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="query dropout is drawn before the expansion to rows: one mask for all rows"
-)
 def test_each_row_has_its_own_dropout_on_the_queries():
     torch.manual_seed(0)
     qformer = QFormer(tiny.config(dropout=0.5).qformer).train()

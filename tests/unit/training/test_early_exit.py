@@ -125,9 +125,6 @@ def test_a_sense_absent_for_an_epoch_has_no_figure_for_it():
     assert watched.history["audio"] == [1.0, 1.25, 1.75]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="history is numbered by figures, not epochs: an absence shifts the warm-up"
-)
 def test_an_absence_does_not_shift_the_excluded_warm_up():
     watched = exits(first_epoch=2, warmup="excluded", temperature=1.4)
     # epochs 2 and 3 are past the warm-up; 5 > 1.4 * mean(1, 1)
@@ -154,7 +151,6 @@ def test_a_restored_watch_goes_on_exactly_even_inside_an_epoch():
         assert (watched.history, watched.exited) == (whole.history, whole.exited)
 
 
-@pytest.mark.xfail(strict=True, reason="the state is the live object: later epochs change it")
 def test_a_state_is_a_snapshot():
     watched = exits()
     run([[1.0], [2.0]], watched)
@@ -165,7 +161,6 @@ def test_a_state_is_a_snapshot():
     assert state == taken
 
 
-@pytest.mark.xfail(strict=True, reason="restore() keeps the state's own lists and appends to them")
 def test_restoring_leaves_the_state_as_it_was():
     watched = exits()
     run([[1.0], [2.0]], watched)
