@@ -106,7 +106,8 @@ def skeleton(config: ModelConfig) -> Crema:
 class _NoText:
     """Stands in for a tokenizer where no text is read."""
 
-    pad_token_id = eos_token_id = 0
+    pad_token_id: int | None = 0
+    eos_token_id: int = 0
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return []

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 IGNORED = -100  # the label that a cross-entropy skips
 
@@ -16,7 +17,7 @@ IGNORED = -100  # the label that a cross-entropy skips
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that is used here."""
 
-    pad_token_id: int
+    pad_token_id: int | None
     eos_token_id: int
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
@@ -94,6 +95,15 @@ class Backbone(nn.Module, ABC):
         self.fingerprint = fingerprint
         self.llm = llm.requires_grad_(False)
         self.tokenizer = tokenizer
+        # many causal LMs name no padding token; what stands there is masked
+        named = tokenizer.pad_token_id
+        self.pad_id: int = tokenizer.eos_token_id if named is None else named
+        # answers are searched as asked here, not with a folder's own penalties and temperatures
+        llm.generation_config = GenerationConfig(
+            pad_token_id=self.pad_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=llm.generation_config.decoder_start_token_id,
+        )
         self.width: int = llm.get_input_embeddings().embedding_dim
         self.before: list[int] = []
         self.after: list[int] = []
@@ -149,7 +159,7 @@ class Backbone(nn.Module, ABC):
         ids: Tensor = found.sequences
         # transformers' beam search fills with the end token where the padding token's id is 0
         ends = (ids == self.tokenizer.eos_token_id).long()
-        ids = ids.masked_fill(ends.cumsum(dim=1) > ends, self.tokenizer.pad_token_id)
+        ids = ids.masked_fill(ends.cumsum(dim=1) > ends, self.pad_id)
         stacked = torch.stack(found.scores) if scores else None
         return Generation(ids, [self.decode(row) for row in ids], stacked)
 
@@ -160,7 +170,7 @@ class Backbone(nn.Module, ABC):
         most = max(map(len, options))
         filled = [[*own, *[[self.tokenizer.eos_token_id]] * (most - len(own))] for own in options]
         flat = [option for own in filled for option in own]
-        ids = self.pad(flat, self.tokenizer.pad_token_id)
+        ids = self.pad(flat, self.pad_id)
         return ids, self.pad(flat, IGNORED), filled
 
     @staticmethod

@@ -43,7 +43,7 @@ class DecoderOnly(Backbone):
         return self.encode(before), self.encode(after)
 
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
-        ids = self.pad(targets, self.tokenizer.pad_token_id)
+        ids = self.pad(targets, self.pad_id)
         labels = self.pad(targets, IGNORED)
         mask = torch.cat([prompt.mask, (labels != IGNORED).long()], dim=1)
         out = self.llm(
@@ -74,8 +74,6 @@ class DecoderOnly(Backbone):
             num_beams=beams,
             length_penalty=length_penalty,
             do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
             output_scores=scores,
             return_dict_in_generate=True,
         )

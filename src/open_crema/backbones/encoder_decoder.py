@@ -57,8 +57,6 @@ class EncoderDecoder(Backbone):
             num_beams=beams,
             length_penalty=length_penalty,
             do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
             output_scores=scores,
             return_dict_in_generate=True,
         )

@@ -17,8 +17,8 @@ class Adapter(nn.Module):
     output become Q tokens each in the LLM's embedding space. :meth:`memory` and :meth:`read` are
     its two halves: what the Q-Former attends to, and what it makes of it.
 
-    fresh: it was added to a trained model and no training has used it yet; until then evaluation
-    leaves the sense out, so that adding it changes nothing.
+    fresh (bool tensor): it was added to a trained model and no training has used it yet; until
+    then evaluation leaves the sense out, so that adding it changes nothing.
     """
 
     def __init__(
@@ -27,7 +27,8 @@ class Adapter(nn.Module):
         super().__init__()
         shape = config.qformer
         self.encoder_width = encoder_width
-        self.fresh = False
+        self.fresh: Tensor
+        self.register_buffer("fresh", torch.tensor(False))
         self.uses_lora = modality.name not in config.lora.skip
         self.queries = nn.Parameter(torch.empty(shape.queries, shape.width))
         nn.init.normal_(self.queries, std=0.02)
@@ -57,8 +58,8 @@ class Adapter(nn.Module):
         return out
 
     def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor) -> Tensor:
-        if self.training:
-            self.fresh = False
+        if self.training and torch.is_grad_enabled():
+            self.fresh.fill_(False)
         projected: Tensor = self.projection(self.read(qformer, self.memory(tokens), mask))
         return projected
 

@@ -60,7 +60,7 @@ class Crema(nn.Module):
         if sense in self.adapters:
             raise ConfigError(f"the model has an adapter for {sense!r} already")
         adapter = self._adapter(sense, self.backbone, encoder_width)
-        adapter.fresh = True
+        adapter.fresh.fill_(True)
         like = next(self.qformer.parameters())
         self.adapters[sense] = adapter.to(like.device, like.dtype).train(self.training)
         self.fusion.add(sense, like)
@@ -117,7 +117,7 @@ class Crema(nn.Module):
             for s in self.senses
             if s in batch.senses
             and bool(batch.senses[s].present.any())
-            and (self.training or not self.adapter(s).fresh)
+            and (self.training or not bool(self.adapter(s).fresh))
         ]
 
     def query_all(self, batch: Batch) -> dict[str, QueryTokens]:

@@ -43,7 +43,7 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
     run: the configuration that made it, kept as ``run.yaml``.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+    if folder.exists() and not _replaceable(folder):
         raise WeightsError(f"{folder}: holds other things than a model; choose another folder")
     base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
     with replacing(folder) as new:
@@ -75,7 +75,6 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
                     "format": FORMAT,
                     "sense": sense,
                     "encoder_width": adapter.encoder_width,
-                    "fresh": adapter.fresh,
                     "base": base,
                     "trained_with": model.senses,
                 },
@@ -123,7 +122,6 @@ def from_pretrained(
         tensors = dict(saved.tensors)
         block = tensors.pop(BLOCK, None)
         _fill(model.adapters[sense], tensors, where)
-        model.adapter(sense).fresh = saved.fresh
         if sense in model.fusion.blocks:
             if block is None:
                 raise WeightsError(f"{where / 'adapter.safetensors'}: no tensor {BLOCK!r}")
@@ -134,6 +132,18 @@ def from_pretrained(
             raise WeightsError(f"{folder / 'fusion.safetensors'}: must hold one tensor, 'bias'")
         _fill(model.fusion, bias, folder, partial=True)
     return model.eval()
+
+
+def _replaceable(folder: Path) -> bool:
+    """Nothing, or a model of ours; never somebody's other files."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return read_json(folder / "config.json", "").get("format") is not None
+    except WeightsError:
+        return False
 
 
 def run_of(folder: str | Path) -> Config:
@@ -174,7 +184,6 @@ def _model_config(folder: Path, info: Mapping[str, Any]) -> ModelConfig:
 @dataclass(frozen=True)
 class _SavedAdapter:
     encoder_width: int
-    fresh: bool
     tensors: dict[str, Tensor]
 
 
@@ -190,7 +199,7 @@ def _read_adapter(folder: Path, sense: str, base: Mapping[str, str]) -> _SavedAd
             f"{info.get('base')}, the model's is {dict(base)}; retrain it on this base"
         )
     tensors = read_tensors(folder / "adapter.safetensors")
-    return _SavedAdapter(width, bool(info.get("fresh")), tensors)
+    return _SavedAdapter(width, tensors)
 
 
 def _fill(
@@ -242,7 +251,10 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
+    try:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
+    except SafetensorError as error:  # a full disk, for one
+        raise WeightsError(f"{path}: cannot be written ({error})") from None
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -265,7 +277,7 @@ def replacing(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         try:
             new.rename(folder)
-        except OSError:
+        except BaseException:
             if old.exists():
                 old.rename(folder)
             raise

@@ -85,7 +85,7 @@ def _constant(backbone: Backbone, ids: Sequence[int], batch: int) -> Piece:
 
 def _ragged(backbone: Backbone, texts: Sequence[Sequence[int]]) -> Piece:
     """Texts of different lengths, padded on the right with the padding token's embedding."""
-    ids = backbone.pad(texts, backbone.tokenizer.pad_token_id)
+    ids = backbone.pad(texts, backbone.pad_id)
     lengths = torch.tensor([len(t) for t in texts], device=backbone.device)
     return backbone.embed(ids), torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
 

@@ -226,11 +226,6 @@ def test_a_saved_untrained_sense_stays_out_and_a_trained_one_takes_part(tmp_path
     assert same(results(back, batch), expected)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="`fresh` is no part of the state dict: trained weights that are loaded into a grown "
-    "model (a checkpoint, say) are left out in silence",
-)
 def test_trained_weights_loaded_into_a_grown_model_take_part():
     batch = batch_of(PRESENCE)
     trained, other = tiny.crema("video"), tiny.crema("video")
@@ -241,7 +236,6 @@ def test_trained_weights_loaded_into_a_grown_model_take_part():
     assert same(results(other.eval(), batch), results(trained.eval(), batch))
 
 
-@pytest.mark.xfail(strict=True, reason="any forward pass in training mode ends `fresh`")
 def test_a_pass_that_trains_nothing_leaves_a_sense_untrained():
     model, batch = tiny.crema("video"), batch_of(PRESENCE)
     before = results(model, batch)
