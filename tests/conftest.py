@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(SHARED / "golden"),
         help="folder of golden files (*__*.safetensors, trace_*.safetensors) to reproduce",
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny tensors are slower on two threads, much slower on two busy ones."""
+    torch.set_num_threads(1)

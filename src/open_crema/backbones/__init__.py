@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def _smollm2(dropout: float) -> Backbone:
             module.attention_dropout = dropout
     return DecoderOnly(llm, tokenizer, weights.fingerprint(smollm2.NAME))
 
+
+_SAMPLED = 2**20  # bytes at each end of a weight file
 
 BACKBONES: dict[str, Callable[[float], Backbone]] = {"smollm2-135m-instruct": _smollm2}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -95,13 +98,13 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
             llm = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, dtype=torch.float32, local_files_only=True
             )
-            return DecoderOnly(llm, tokenizer, _named(folder, llm))
+            return DecoderOnly(llm, tokenizer, _fingerprint(folder))
         config.dropout_rate = dropout
         config.dense_act_fn = "gelu"  # BLIP-2's T5 uses the exact gelu, Flan-T5 ships gelu_new
         llm = AutoModelForSeq2SeqLM.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True
         )
-        return EncoderDecoder(llm, tokenizer, _named(folder, llm))
+        return EncoderDecoder(llm, tokenizer, _fingerprint(folder))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
@@ -109,6 +112,15 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
         ) from None
 
 
-def _named(folder: Path, llm: Any) -> str:
-    """Folder name and size: a hash of billions of weights would cost more than it says."""
-    return f"{folder.name}-{llm.num_parameters()}"
+def _fingerprint(folder: Path) -> str:
+    """Of the weight files' names, sizes, starts and ends: a full hash of billions of weights would
+    take longer than loading them, and other weights differ there too."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as opened:
+            digest.update(opened.read(_SAMPLED))
+            opened.seek(max(0, size - _SAMPLED))
+            digest.update(opened.read(_SAMPLED))
+    return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from open_crema.backbones.base import (
     Tokenizer,
     cross_entropy,
 )
+from open_crema.errors import ConfigError
 
 
 class DecoderOnly(Backbone):
@@ -37,9 +38,12 @@ class DecoderOnly(Backbone):
             return [], self.encode("\n")
         mark = "<<user>>"
         turn = [{"role": "user", "content": mark}]
-        before, _, after = template(turn, tokenize=False, add_generation_prompt=True).partition(
-            mark
-        )
+        text = template(turn, tokenize=False, add_generation_prompt=True)
+        before, found, after = text.partition(mark)
+        if not found:
+            raise ConfigError(
+                "the LLM's chat template changes the user's words; it cannot hold a prompt"
+            )
         return self.encode(before), self.encode(after)
 
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
