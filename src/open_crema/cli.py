@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def overridable(added: argparse.ArgumentParser) -> None:
         added.add_argument(
+            "--overlay",
+            action="append",
+            default=[],
+            type=Path,
+            help="YAML laid over the configuration, as configs/reference.yaml; may be repeated",
+        )
+        added.add_argument(
             "overrides",
             nargs="*",
             metavar="KEY=VALUE",
@@ -100,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> None:
     from open_crema import config, experiment
 
-    folder = experiment.train(config.load(options.config, options.overrides), fresh=options.fresh)
+    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
+    folder = experiment.train(loaded, fresh=options.fresh)
     print(folder)
 
 
@@ -111,7 +119,7 @@ def _eval(options: argparse.Namespace) -> None:
     overrides = list(options.overrides)
     if options.data is not None:
         overrides.append(f"data.test={json.dumps(str(options.data))}")
-    config, folder = experiment.load_run(options.config, overrides)
+    config, folder = experiment.load_run(options.config, overrides, options.overlay)
     folder = options.model or folder
     out = options.results or folder.parent / "results"
     found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
@@ -166,7 +174,7 @@ def _sense(text: str) -> tuple[str, str]:
 def _cost(options: argparse.Namespace) -> None:
     from open_crema import config, cost
 
-    loaded = config.load(options.config, options.overrides)
+    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
     if options.json:
         counted = cost.count(loaded.model, train_qformer=loaded.train.qformer != "frozen")
         print(json.dumps(cost.to_dict(counted), indent=2))

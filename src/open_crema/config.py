@@ -187,8 +187,8 @@ class AlignmentStageConfig:
     lr: Positive = 1e-3
     batch_size: Count = 32
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
-    temperature: Positive = 0.1
-    mse_weight: NotNegative = 1.0
+    temperature: Positive = 0.05
+    mse_weight: NotNegative = 0.1
 
 
 @checked(frozen=True, config=_FORBID)
@@ -230,6 +230,7 @@ class EvalConfig:
     batch_size: Count = 32
     max_new_tokens: Count = 10
     beams: Count = 1
+    length_penalty: float = 1.0  # of beam search; the released code has -1
 
 
 @checked(frozen=True, config=_FORBID)

@@ -124,16 +124,20 @@ def evaluate_split(
     return found
 
 
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Path]:
+def load_run(
+    path: str | Path, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
+) -> tuple[Config, Path]:
     """The configuration and model folder behind a YAML file or a saved model.
 
     Raises ConfigError where there is neither.
     """
     path = Path(path)
-    if path.is_dir():
-        return configuration.override(run_of(path), overrides), path
-    config = configuration.load(path, overrides)
-    return config, Path(config.out) / "model"
+    if not path.is_dir():
+        config = configuration.load(path, overrides, overlays=overlays)
+        return config, Path(config.out) / "model"
+    if overlays:
+        raise ConfigError(f"{path}: an overlay goes over a YAML file, not over a saved model")
+    return configuration.override(run_of(path), overrides), path
 
 
 def default_model() -> Path:

@@ -155,7 +155,10 @@ class Predictor:
         else:
             config = self.config
             found = self.model.generate(
-                batch, max_new_tokens=config.max_new_tokens, beams=config.beams
+                batch,
+                max_new_tokens=config.max_new_tokens,
+                beams=config.beams,
+                length_penalty=config.length_penalty,
             )
             text = found.texts[0]
         took = {"read+encode": self._media.seconds, "answer": time.perf_counter() - start}

@@ -159,6 +159,7 @@ def test_the_overlay_is_the_released_code_and_nothing_else_changes():
         "train.exit.first_epoch": 5,
         "train.exit.joint": "observe",
         "eval.beams": 5,
+        "eval.length_penalty": -1.0,
     }
 
 

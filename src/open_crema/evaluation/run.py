@@ -142,7 +142,12 @@ def _answer(model: Crema, batch: Batch, config: EvalConfig) -> list[_Said]:
         return []
     batch = batch.to(model.backbone.device)
     if not batch.samples[0].options:
-        found = model.generate(batch, max_new_tokens=config.max_new_tokens, beams=config.beams)
+        found = model.generate(
+            batch,
+            max_new_tokens=config.max_new_tokens,
+            beams=config.beams,
+            length_penalty=config.length_penalty,
+        )
         return [_Said(text, ()) for text in found.texts]
     scores = model.score(batch)
     rows = zip(batch.samples, metrics.choose(scores), scores.probabilities().tolist(), strict=True)
