@@ -191,7 +191,7 @@ def _doctor(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(doctor.to_dicts(report), indent=2))
     else:
-        Console().print(doctor.table(report))
+        print(doctor.describe(report))
 
 
 if __name__ == "__main__":

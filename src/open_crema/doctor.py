@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from open_crema import weights
 from open_crema.backbones import smollm2
 from open_crema.encoders import dinov2, yamnet
@@ -52,16 +50,19 @@ def to_dicts(report: Sequence[WeightsStatus]) -> list[dict[str, Any]]:
     ]
 
 
-def table(report: Sequence[WeightsStatus]) -> Table:
-    shown = Table(title="pretrained weights")
-    for heading in ("name", "source", "sha256", "licence", "MB", "state", "what to do"):
-        shown.add_column(heading, overflow="fold")
+def describe(report: Sequence[WeightsStatus]) -> str:
+    """A paragraph for each of the weights."""
+    paragraphs = []
     for status in report:
         w = status.weights
-        size = f"{w.size / 1e6:.0f}"
-        shown.add_row(
-            w.name, w.distribution, w.sha256[:12], w.licence, size, status.state, status.remedy
-        )
-    notes = [f"{s.weights.name}: {s.weights.note}" for s in report if s.weights.note]
-    shown.caption = "\n".join(notes)
-    return shown
+        lines = [
+            f"{w.name}: {status.state}",
+            f"  source   {w.distribution}, {w.size / 1e6:.0f} MB, {w.parameters:,} parameters",
+            f"  sha256   {w.sha256}",
+            f"  licence  {w.licence}",
+            f"  folder   {status.path}",
+        ]
+        lines += [f"  note     {w.note}"] if w.note else []
+        lines += [f"  to do    {status.remedy}"] if status.remedy else []
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from command_line import Crema, Ran
 
 import tiny
 from open_crema import backbones, cli
 from open_crema.features import Features
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command gave back."""
-
-    code: int
-    out: str
-    err: str
-
-    def refused(self, *parts: str, alone: bool = True) -> None:
-        """It ended with one line of error that says all the parts, and with no traceback.
-
-        alone: nothing else was said; a command that got to work has drawn its progress before.
-        """
-        lines = self.err.splitlines()
-        assert self.code == 2, self
-        assert [i for i, x in enumerate(lines) if x.startswith("crema: error: ")] == [
-            len(lines) - 1
-        ], self.err
-        assert len(lines) == 1 or not alone, self.err
-        assert "Traceback" not in self.err + self.out
-        assert self.out == ""
-        for part in parts:
-            assert part in lines[-1], f"no {part!r} in: {lines[-1]}"
-
-
-Crema = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -99,15 +69,3 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "open_crema.data.extract.encoder_for",
         lambda kind, config: {"vision": Eyes, "audio": Ears}[kind.encoder](),
     )
-
-
-def write_yaml(path: Path, **content: Any) -> Path:
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return path
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below the folder, with its content."""
-    return {
-        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
-    }
