@@ -139,7 +139,7 @@ class Backbone(nn.Module, ABC):
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
         """Teacher-forced loss and logits of the targets (token ids, end token included)."""
 
-    @abstractmethod
+    @torch.no_grad()
     def generate(
         self,
         prompt: Prompt,
@@ -150,18 +150,26 @@ class Backbone(nn.Module, ABC):
         scores: bool = False,
     ) -> Generation:
         """Greedy (``beams=1``) or beam search, without sampling."""
-
-    @abstractmethod
-    def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:
-        """How likely each option (token ids) of each sample is; the prompt is read once."""
-
-    def _generation(self, found: Any, *, scores: bool) -> Generation:
+        found = self.llm.generate(
+            inputs_embeds=prompt.embeds,
+            attention_mask=prompt.mask,
+            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            length_penalty=length_penalty if beams > 1 else None,
+            do_sample=False,
+            output_scores=scores,
+            return_dict_in_generate=True,
+        )
         ids: Tensor = found.sequences
         # transformers' beam search fills with the end token where the padding token's id is 0
         ends = (ids == self.tokenizer.eos_token_id).long()
         ids = ids.masked_fill(ends.cumsum(dim=1) > ends, self.pad_id)
         stacked = torch.stack(found.scores) if scores else None
         return Generation(ids, [self.decode(row) for row in ids], stacked)
+
+    @abstractmethod
+    def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:
+        """How likely each option (token ids) of each sample is; the prompt is read once."""
 
     def _flat_options(
         self, options: Sequence[Sequence[Sequence[int]]]

@@ -11,7 +11,6 @@ from torch import Tensor
 from open_crema.backbones.base import (
     IGNORED,
     Backbone,
-    Generation,
     OptionScores,
     Output,
     Prompt,
@@ -60,28 +59,6 @@ class DecoderOnly(Backbone):
         )
         logits = out.logits[:, :-1]
         return Output(cross_entropy(logits, labels), logits, labels)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int,
-        beams: int = 1,
-        length_penalty: float = 1.0,
-        scores: bool = False,
-    ) -> Generation:
-        found = self.llm.generate(
-            inputs_embeds=prompt.embeds,
-            attention_mask=prompt.mask,
-            max_new_tokens=max_new_tokens,
-            num_beams=beams,
-            length_penalty=length_penalty,
-            do_sample=False,
-            output_scores=scores,
-            return_dict_in_generate=True,
-        )
-        return self._generation(found, scores=scores)
 
     @torch.no_grad()
     def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:

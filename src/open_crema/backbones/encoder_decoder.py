@@ -11,7 +11,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from open_crema.backbones.base import (
     IGNORED,
     Backbone,
-    Generation,
     OptionScores,
     Output,
     Prompt,
@@ -38,29 +37,6 @@ class EncoderDecoder(Backbone):
             decoder_attention_mask=(labels != IGNORED).long(),
         )
         return Output(cross_entropy(out.logits, labels), out.logits, labels)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int,
-        beams: int = 1,
-        length_penalty: float = 1.0,
-        scores: bool = False,
-    ) -> Generation:
-        found = self.llm.generate(
-            inputs_embeds=prompt.embeds,
-            attention_mask=prompt.mask,
-            max_new_tokens=max_new_tokens,
-            min_length=1,
-            num_beams=beams,
-            length_penalty=length_penalty,
-            do_sample=False,
-            output_scores=scores,
-            return_dict_in_generate=True,
-        )
-        return self._generation(found, scores=scores)
 
     @torch.no_grad()
     def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:
