@@ -109,7 +109,9 @@ def evaluate_split(
     samples = read_samples(config, split)
     seen = read_samples(config, "train") if config.data.train else []
     model = from_pretrained(model_folder)
-    data = read_data(replace(config, model=model.config), samples)
+    # Features are made as they are needed: media that cannot be used are skipped and counted there.
+    extractor = Extractor.from_config(replace(config, model=model.config))
+    data = FeatureDataset(samples, extractor, frames=config.data.frames)
     with progress.bar() as bar:
         task = bar.add_task("evaluating", total=len(samples), note="")
         found = evaluate(
