@@ -86,7 +86,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
@@ -97,6 +97,8 @@ def _parse(line: str) -> dict[str, Any]:
         raise _FieldError(f"not valid JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise _FieldError("not valid JSON: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise _FieldError(f"JSON that cannot be used: {error}") from None
     if not isinstance(data, dict):
         raise _FieldError(f"expected a JSON object, found {_kind(data)}")
     return data
