@@ -86,7 +86,10 @@ class FeatureStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CremaError(f"{path}: cannot be read from the feature store ({error})") from None
+            raise CremaError(
+                f"{path}: cannot be read from the feature store ({error}); repair it or choose "
+                "another folder as data.store"
+            ) from None
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             aside = path.with_suffix(".damaged")
             _log.warning("%s: damaged (%s); moved to %s and made again", path, error, aside.name)
