@@ -21,7 +21,7 @@ from open_crema.evaluation.result import Evaluation
 from open_crema.evaluation.run import evaluate
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
-from open_crema.training.loop import Trainer
+from open_crema.training.loop import Trainer, check_out
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,6 +78,7 @@ def train(config: Config, *, fresh: bool = False) -> Path:
 
     Files go to ``config.out``: see :class:`~open_crema.training.loop.Trainer`, and ``curves.png``.
     """
+    check_out(config.out)
     samples = read_samples(config, "train")
     held_out = read_samples(config, "validation") if config.data.validation else None
     data = read_data(config, samples)

@@ -43,8 +43,7 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
     run: the configuration that made it, kept as ``run.yaml``.
     """
     folder = Path(folder)
-    if folder.exists() and not _replaceable(folder):
-        raise WeightsError(f"{folder}: holds other things than a model; choose another folder")
+    check_replaceable(folder)
     base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
     with replacing(folder) as new:
         write_json(
@@ -132,6 +131,12 @@ def from_pretrained(
             raise WeightsError(f"{folder / 'fusion.safetensors'}: must hold one tensor, 'bias'")
         _fill(model.fusion, bias, folder, partial=True)
     return model.eval()
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises WeightsError where a model must not be written: over somebody's other files."""
+    if folder.exists() and not _replaceable(folder):
+        raise WeightsError(f"{folder}: holds other things than a model; choose another folder")
 
 
 def _replaceable(folder: Path) -> bool:

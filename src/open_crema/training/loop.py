@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch, Sample
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
-from open_crema.model.files import save_pretrained
+from open_crema.model.files import check_replaceable, save_pretrained
 from open_crema.training import checkpoint
 from open_crema.training.align import align
 from open_crema.training.early_exit import EarlyExit
@@ -100,6 +101,7 @@ class Trainer:
         return self.out / "model"
 
     def _start(self, fresh: bool) -> None:
+        check_out(self.out)
         checkpoints = self.out / "checkpoints"
         if fresh:  # first of all, so that no later run can continue what was discarded
             for old in (checkpoints, self.out / "model"):
@@ -291,6 +293,18 @@ class Trainer:
     def _log(self, **line: Any) -> None:
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def check_out(out: str | Path) -> None:
+    """Raises ConfigError where the folder of a run cannot be written, WeightsError where other
+    things than a model are in the place of its model. Writes nothing."""
+    out = Path(out).absolute()
+    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ConfigError(f"{out}: cannot be written, {there} is no folder; choose another `out`")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{out}: cannot be written, {there} is closed; choose another `out`")
+    check_replaceable(out / "model")
 
 
 @contextmanager
