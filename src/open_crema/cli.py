@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides = [*options.overrides, *rest]
     try:
         options.run(options)
-    except CremaError as error:
+        sys.stdout.flush()  # here, and not at exit, where a reader that has gone makes a traceback
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (CremaError, OSError) as error:  # OSError: a full disk, a folder that is gone by now
         print(f"crema: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("crema: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
     return 0
 
 
@@ -116,10 +120,14 @@ def _eval(options: argparse.Namespace) -> None:
     from open_crema import experiment
     from open_crema.evaluation import report
 
-    overrides = list(options.overrides)
+    config, folder = experiment.load_run(options.config, options.overrides, options.overlay)
     if options.data is not None:
-        overrides.append(f"data.test={json.dumps(str(options.data))}")
-    config, folder = experiment.load_run(options.config, overrides, options.overlay)
+        config = replace(config, data=replace(config.data, test=str(options.data)))
+    if options.model is None and not folder.exists():
+        raise ConfigError(
+            f"no trained model at {folder}; run `crema train {options.config}` first, or name a "
+            "model folder by --model"
+        )
     folder = options.model or folder
     out = options.results or folder.parent / "results"
     found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
@@ -137,7 +145,7 @@ def _ask(options: argparse.Namespace) -> None:
     from open_crema.model.files import from_pretrained, run_of
     from open_crema.predictor import Predictor
 
-    senses = dict(_sense(text) for text in options.sense)
+    senses = _senses(options.sense)
     folder = options.model or experiment.default_model()
     if options.model is None and not folder.exists():
         raise ConfigError(
@@ -164,11 +172,16 @@ def _ask(options: argparse.Namespace) -> None:
         print(f"without {name}: {reason}", file=sys.stderr)
 
 
-def _sense(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise ConfigError(f"--sense {text!r}: write NAME=PATH, as in --sense depth=room.png")
-    return name, path
+def _senses(texts: Sequence[str]) -> dict[str, str]:
+    senses: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--sense {text!r}: write NAME=PATH, as in --sense depth=room.png")
+        if name in senses:
+            raise ConfigError(f"--sense {name} is given twice: {senses[name]} and {path}; drop one")
+        senses[name] = path
+    return senses
 
 
 def _cost(options: argparse.Namespace) -> None:
