@@ -23,8 +23,7 @@ def crema(capsys: pytest.CaptureFixture[str]) -> Crema:
         try:
             code = cli.main([str(a) for a in arguments])
         except SystemExit as usage:  # argparse's own
-            assert isinstance(usage.code, int)
-            code = usage.code
+            code = int(usage.code or 0)
         said = capsys.readouterr()
         return Ran(code, said.out, said.err)
 

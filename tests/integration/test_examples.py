@@ -1,0 +1,211 @@
+"""The scripts in examples/: what they write and print, without training anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import tree
+from rich.console import Console
+
+from open_crema import config, tasks
+from open_crema.evaluation.result import Evaluation, Prediction
+from open_crema.experts import senses
+from open_crema.media import Limits
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LIMITS = Limits()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _importable():
+    sys.path.insert(0, str(EXAMPLES))
+    yield
+    sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    import make_clips
+
+    folder = tmp_path_factory.mktemp("clips")
+    make_clips.write_split(folder, "train", 8, seed=3)
+    return folder
+
+
+class TestClips:
+    def test_the_seed_alone_decides(self, data, tmp_path):
+        import make_clips
+
+        make_clips.write_split(tmp_path / "same", "train", 2, seed=3)
+        same = tree(tmp_path / "same")
+        assert set(same) == {"train.jsonl", "clips/train0000.mp4", "clips/train0001.mp4"}
+        text = (data / "train.jsonl").read_text()
+        assert text.startswith(same.pop("train.jsonl").decode())
+        assert same == {name: (data / name).read_bytes() for name in same}
+        make_clips.write_split(tmp_path / "other", "train", 2, seed=4)
+        assert tree(tmp_path / "other")["clips/train0000.mp4"] not in same.values()
+
+    def test_splits_share_no_clip(self, data, tmp_path):
+        import make_clips
+
+        make_clips.write_split(tmp_path, "test", 2, seed=3)
+        assert not set(tree(tmp_path / "clips").values()) & set(tree(data / "clips").values())
+
+    def test_two_questions_a_clip(self, data):
+        samples = tasks.load("jsonl", data / "train.jsonl")
+        assert len(samples) == 16
+        assert Counter(s.type for s in samples) == {"colour": 8, "sound": 8}
+        assert len({s.media["video"] for s in samples}) == 8
+
+    def test_each_clip_shows_its_colour_and_sounds(self, data):
+        import make_clips
+
+        for sample in tasks.load("jsonl", data / "train.jsonl"):
+            path = sample.media["video"]
+            if sample.type == "colour":
+                images = senses.read_pictures(path, frames=3, limits=LIMITS).images.astype(int)
+                near = {
+                    name: (abs(images - colour).max(axis=-1) < 60).mean()
+                    for name, colour in make_clips.COLOURS.items()
+                }
+                assert max(near, key=near.get) == sample.answers[0], near
+                assert near[sample.answers[0]] > 0.05
+            else:
+                sound = senses.read_sound(path, frames=3, limits=LIMITS)
+                assert np.sqrt((sound.samples**2).mean()) > 0.02
+                assert len(sound.samples) / sound.rate == pytest.approx(3, abs=0.2)
+
+    def test_sounds_differ_in_pitch(self):
+        import make_clips
+
+        def loudest(kind, seed):
+            wave = make_clips.sound(kind, np.random.default_rng(seed))
+            power = abs(np.fft.rfft(wave)) ** 2
+            hertz = np.fft.rfftfreq(wave.size, 1 / make_clips.RATE)
+            return (hertz * power).sum() / power.sum()
+
+        for seed in range(3):
+            at = {kind: loudest(kind, seed) for kind in make_clips.SOUNDS}
+            assert at["drum"] < at["bell"]
+            assert at["wind"] < at["siren"]
+
+
+def prediction(number, kind, said):
+    return Prediction(
+        id=str(number),
+        type=kind,
+        question="?",
+        answers=("red",),
+        prediction=said,
+        correct=said == "red",
+        options=(),
+        probabilities=(),
+        senses=("video",),
+        absent={},
+        blind="red",
+        blind_correct=True,
+        chance=0.25,
+        majority=number % 2 == 0,
+    )
+
+
+def test_the_table_of_the_quickstart():
+    import quickstart
+
+    def evaluation(right):
+        said = ["red"] * right + ["blue"] * (4 - right)
+        rows = [
+            prediction(i, kind, text) for kind in ("colour", "sound") for i, text in enumerate(said)
+        ]
+        return Evaluation(senses=("video",), expected=8, predictions=tuple(rows), skipped=())
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(quickstart.table({"video": evaluation(3), "audio": evaluation(1)}))
+    lines = [" ".join(x.split()) for x in console.export_text().splitlines()]
+
+    def row(name):
+        return next(x for x in lines if f" {name} " in f" {x} ")
+
+    assert "N = 4" in "".join(lines)
+    assert row("video").count("75 (") == 2
+    assert row("audio").count("25 (") == 2
+    assert row("chance").count("25") == 2
+    assert row("most frequent answer").count("50") == 2
+    assert "expected 16 answers, scored 16" in "".join(lines)
+
+
+class TestEsc10:
+    @pytest.fixture
+    def source(self, tmp_path):
+        """Two classes, five folds, two clips each; and what must be left alone."""
+        for number, name in ((1, "Dog bark"), (2, "Rain")):
+            folder = tmp_path / "esc" / f"{number:03d} - {name}"
+            folder.mkdir(parents=True)
+            for fold in range(1, 6):
+                for take in "AB":
+                    (folder / f"{fold}-{number}00{fold}-{take}.ogg").touch()
+        (tmp_path / "esc" / "001 - Dog bark" / "notes.txt").touch()
+        (tmp_path / "esc" / "README").touch()
+        return tmp_path / "esc"
+
+    def test_folds(self, source, tmp_path, capsys):
+        import esc10
+
+        esc10.write(source, tmp_path / "out")
+        assert "20 clips, 5 folds" in capsys.readouterr().out
+        every = {str(p.resolve()) for p in source.glob("*/*.ogg")}
+        tested = []
+        for fold in range(1, 6):
+            run = config.load(tmp_path / "out" / f"fold{fold}" / "run.yaml")
+            assert run.model.senses == ("audio",)
+            assert run.out == str(tmp_path / "out" / f"fold{fold}")
+            train, test = (tasks.load("jsonl", f) for f in (run.data.train, run.data.test))
+            assert (len(train), len(test)) == (16, 4)
+            heard = [s.media["audio"] for s in test]
+            assert all(Path(p).name.startswith(f"{fold}-") for p in heard)
+            assert {s.media["audio"] for s in train} == every - set(heard)
+            assert {s.answers for s in train} == {("dog bark",), ("rain",)}
+            tested += heard
+        assert sorted(tested) == sorted(every)
+
+    def test_another_folder(self, tmp_path):
+        import esc10
+
+        with pytest.raises(SystemExit, match="is this ESC-10"):
+            esc10.write(tmp_path, tmp_path / "out")
+
+    def test_table(self, tmp_path, capsys):
+        import esc10
+
+        for fold in range(1, 6):
+            place = tmp_path / f"fold{fold}"
+            (place / "results").mkdir(parents=True)
+            ours = {
+                "n": 10,
+                "expected": 10,
+                "correct": 5 + fold % 2,
+                "accuracy": (5 + fold % 2) / 10,
+                "chance": 0.1,
+                "blind": 0.1,
+            }
+            (place / "results" / "results.json").write_text(json.dumps(ours))
+            (place / "probe.json").write_text(json.dumps({"accuracy": 0.8}))
+        esc10.table(tmp_path)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("fold 1: N 10 of 10, chance 0.100, blind 0.100, CREMA 0.600")
+        assert "CREMA: mean 0.560" in lines[5]
+        assert "0.055" in lines[5]
+        assert "probe: mean 0.800" in lines[6]
+        assert "28 of 50" in lines[7]
+
+
+def test_the_configurations_that_the_examples_use_load():
+    root = EXAMPLES.parent / "configs" / "embedded"
+    for name in ("quickstart", "esc10"):
+        assert config.load(root / f"{name}.yaml").name == name
