@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("config", help="the YAML file of its training, or its model folder")
     score.add_argument("--model", type=Path, help="model folder; default: the one in `out`")
     score.add_argument("--data", type=Path, help="data file; default: data.test")
-    score.add_argument("--senses", nargs="+", help="give it only these senses")
+    score.add_argument("--senses", nargs="+", action="extend", help="give it only these senses")
     score.add_argument("--results", type=Path, help="where results go; default: beside the model")
     score.add_argument("--json", action="store_true", help="print results.json instead of a table")
     overridable(score)
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--sense", action="append", default=[], metavar="NAME=PATH", help="file of another sense"
     )
-    ask.add_argument("--options", nargs="+", help="choose among these answers")
+    ask.add_argument("--options", nargs="+", action="extend", help="choose among these answers")
     ask.add_argument("--json", action="store_true")
 
     cost = command("cost", _cost, "Count trainable and frozen parameters by part.")
@@ -101,7 +101,11 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", _doctor, "Say which pretrained weights are there; fetch them.")
     doctor.add_argument(
-        "--fetch", nargs="*", metavar="NAME", help="download what is missing (all, or these)"
+        "--fetch",
+        nargs="*",
+        action="extend",
+        metavar="NAME",
+        help="download what is missing (all, or these)",
     )
     doctor.add_argument("--verify", action="store_true", help="hash every file, not only its size")
     doctor.add_argument("--json", action="store_true")
@@ -129,7 +133,7 @@ def _eval(options: argparse.Namespace) -> None:
             "model folder by --model"
         )
     folder = options.model or folder
-    out = options.results or folder.parent / "results"
+    out = options.results or folder.absolute().parent / "results"  # the folder may be "."
     found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
     if options.json:
         print((out / "results.json").read_text(encoding="utf-8"), end="")
