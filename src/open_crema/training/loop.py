@@ -98,6 +98,11 @@ class Trainer:
                     self._end_epoch(epoch)
             if self.best is None:
                 save_pretrained(self.model, self.out / "model", run=self.config)
+            elif not (self.out / "model").exists():
+                raise WeightsError(
+                    f"{self.out / 'model'}: its best epoch was saved there and is gone; start "
+                    "again with --fresh"
+                )
         return self.out / "model"
 
     def _start(self, fresh: bool) -> None:
