@@ -14,7 +14,7 @@ from open_crema.config import Config
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Extractor
 from open_crema.data.sample import Sample
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, DataError
 from open_crema.evaluation import result
 from open_crema.evaluation.report import curves
 from open_crema.evaluation.result import Evaluation
@@ -67,9 +67,15 @@ def read_samples(config: Config, split: str) -> list[Sample]:
 
 
 def read_data(config: Config, samples: Sequence[Sample]) -> FeatureDataset:
-    """Questions with their features, which are extracted now where the store lacks them."""
+    """Questions with their features, which are extracted now where the store lacks them.
+
+    Raises DataError where no question has any of the model's senses.
+    """
     extractor = Extractor.from_config(config)
-    extractor.extract_all(samples)
+    counts = extractor.extract_all(samples)
+    if counts and not any(count.present for count in counts.values()):
+        why = "; ".join(f"{s}: {', '.join(count.absent)}" for s, count in counts.items())
+        raise DataError(f"none of {len(samples)} questions has any sense of the model ({why})")
     return FeatureDataset(samples, extractor, frames=config.data.frames)
 
 
