@@ -196,6 +196,13 @@ class TestDataFiles:
         (place / "test.jsonl").write_text("\n\n")
         crema("eval", model).refused("test.jsonl", "no questions")
 
+    def test_no_sense_at_all(self, crema, place):
+        media_factory.write_video(place / "mute.mp4", sound="mute")
+        write_lines(place / "train.jsonl", {**QUESTION, "video": "mute.mp4"})
+        said = crema("train", place / "run.yaml", "model.senses=[audio]")
+        said.refused("none of 1 questions has any sense", "audio: ", "mute", alone=False)
+        assert not (place / "out").exists()
+
     def test_any_name(self, crema, place, model):
         """What a shell passes on is a path as it is, not YAML."""
         for name in ("\U0001f600.jsonl", "null", "[a", "a: b # c.jsonl", " "):
@@ -309,6 +316,10 @@ class TestAsking:
     def test_options(self, ask, options, says):
         ask("--options", *options).refused(says)
 
+    def test_options_one_by_one(self, ask):
+        said = ask("--options", "red", "--options", "blue", "green", "--json")
+        assert [o["option"] for o in json.loads(said.out)["options"]] == ["red", "blue", "green"]
+
     def test_no_model_yet(self, crema, place):
         said = crema("ask", place / "clip.mp4", "What is it?")
         said.refused("no --model given", "make quickstart", "crema train")
@@ -387,6 +398,14 @@ class TestModelFolders:
     def test_eval_before_training(self, crema, place):
         crema("eval", place / "run.yaml").refused("out/model", "crema train")
 
+    def test_from_inside(self, crema, model, monkeypatch):
+        monkeypatch.chdir(model)
+        before = tree(model)
+        both = crema("eval", ".", "--senses", "audio", "--senses", "video", "--json")
+        assert json.loads(both.out)["senses"] == ["video", "audio"]
+        assert tree(model) == before
+        assert (model.parent / "results/results.json").exists()
+
     def test_senses_that_a_model_does_not_have(self, crema, model):
         crema("eval", model, "--senses", "depth").refused("'depth'", "video, audio", alone=False)
         crema("eval", model, "--senses", "vidio").refused("did you mean 'video'", alone=False)
@@ -430,6 +449,13 @@ class TestPlacesToWrite:
         said = crema("train", place / "run.yaml", "train.lr=0.5", "model.lora.rank=3")
         said.refused("model.lora, train.lr differ", "--fresh", alone=False)
         assert tree(place / "out") == before
+
+    def test_a_finished_run_whose_best_model_is_gone(self, crema, place):
+        best = f"data.validation={place / 'test.jsonl'}"
+        assert crema("train", place / "run.yaml", best).code == 0
+        shutil.rmtree(place / "out/model")
+        said = crema("train", place / "run.yaml", best)
+        said.refused("out/model", "is gone", "--fresh", alone=False)
 
     @pytest.mark.parametrize("part", ["state.json", "model.safetensors", "optimizer.safetensors"])
     def test_a_damaged_checkpoint(self, crema, place, part):
