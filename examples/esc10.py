@@ -16,6 +16,7 @@ import statistics
 from pathlib import Path
 
 import torch
+import yaml
 
 from open_crema import config, experiment
 from open_crema.evaluation.metrics import wilson
@@ -45,19 +46,19 @@ def write(source: Path, out: Path) -> None:
                     "question": QUESTION,
                     "answer": name,
                     "media": {"audio": str(clip.resolve())},
-                    "type": name,
                 }
                 for own, name, clip in clips
                 if (own == fold) == (split == "test")
             ]
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (place / f"{split}.jsonl").write_text(text, encoding="utf-8")
-        (place / "run.yaml").write_text(
-            f"base: {base}\nname: esc10-fold{fold}\nout: {place.resolve()}\ndata:\n"
-            f"  train: {(place / 'train.jsonl').resolve()}\n"
-            f"  test: {(place / 'test.jsonl').resolve()}\n",
-            encoding="utf-8",
-        )
+        run = {
+            "base": str(base),
+            "name": f"esc10-fold{fold}",
+            "out": str(place.resolve()),
+            "data": {s: str((place / f"{s}.jsonl").resolve()) for s in ("train", "test")},
+        }
+        (place / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
     print(f"{len(clips)} clips, {len(FOLDS)} folds in {out}")
 
 

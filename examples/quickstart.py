@@ -9,7 +9,6 @@ trained here. The trained model becomes the one that ``crema ask`` uses when non
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import make_clips
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from open_crema import config, cost, experiment
 from open_crema.evaluation import metrics
-from open_crema.model.files import from_pretrained
+from open_crema.model.files import from_pretrained, replacing
 from open_crema.predictor import Predictor
 
 
@@ -48,9 +47,8 @@ def main() -> None:
         f"frozen: {counted.frozen - counted.qformer:,}; seed {run.seed}, one run"
     )
     ask(model_folder, run, folder / "clips" / "test0000.mp4", console)
-    default = experiment.default_model()
-    shutil.rmtree(default, ignore_errors=True)
-    shutil.copytree(model_folder, default)
+    with replacing(experiment.default_model()) as default:
+        shutil.copytree(model_folder, default, dirs_exist_ok=True)
     console.print(f"[dim]model: {model_folder}, now also what `crema ask` uses by default")
     console.print(f"took {time.perf_counter() - start:.0f} s")
 
@@ -83,8 +81,7 @@ def table(found: dict) -> Table:
 def ask(model_folder: Path, run: config.Config, clip: Path, console: Console) -> None:
     """One question about one file, with and without its sound."""
     question = "What do you hear?"
-    model = from_pretrained(model_folder)
-    predictor = Predictor(model, data=run.data, eval=run.eval)
+    predictor = Predictor(from_pretrained(model_folder), data=run.data, eval=run.eval)
     predictor.set_media(clip)
     console.print(f"crema ask {clip} {question!r}")
     answer = predictor.ask(question)
@@ -92,8 +89,7 @@ def ask(model_folder: Path, run: config.Config, clip: Path, console: Console) ->
     console.print(
         f"  with sound:    {answer.answer}   (audio: {100 * heard:.0f} % of fused tokens)"
     )
-    model.remove_sense("audio")
-    deaf = Predictor(model, data=replace(run.data), eval=run.eval)
+    deaf = Predictor(from_pretrained(model_folder, senses=["video"]), data=run.data, eval=run.eval)
     deaf.set_media(clip)
     console.print(f"  without sound: {deaf.ask(question).answer}")
 

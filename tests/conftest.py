@@ -11,8 +11,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden",
-        default=str(SHARED / "golden"),
-        help="folder of golden files (*__*.safetensors, trace_*.safetensors) to reproduce",
+        help="folder of golden files (*__*.safetensors, trace_*.safetensors) to reproduce; "
+        f"default: {SHARED.name}/golden beside the project, if it is there",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         options.overrides = [*options.overrides, *rest]
+    logging.basicConfig(format="crema: %(message)s", stream=sys.stderr)
+    logging.getLogger("open_crema").setLevel(logging.INFO)  # downloads take a while: say so
     try:
         options.run(options)
         sys.stdout.flush()  # here, and not at exit, where a reader that has gone makes a traceback

@@ -23,8 +23,6 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
 from open_crema.training.loop import Trainer, check_out
 
-SPLITS = ("train", "validation", "test")
-
 
 def build_model(config: Config) -> Crema:
     """A fresh model, or the one of ``train.init`` with whatever senses it does not have yet.
@@ -114,11 +112,12 @@ def evaluate_split(
 ) -> Evaluation:
     """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``."""
     samples = read_samples(config, split)
-    seen = read_samples(config, "train") if config.data.train else []
+    # The training file only makes the majority rate; a model may have come without it.
+    seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
     model = from_pretrained(model_folder)
+    config = replace(config, model=model.config)
     # Features are made as they are needed: media that cannot be used are skipped and counted there.
-    extractor = Extractor.from_config(replace(config, model=model.config))
-    data = FeatureDataset(samples, extractor, frames=config.data.frames)
+    data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
     with progress.bar() as bar:
         task = bar.add_task("evaluating", total=len(samples), note="")
         found = evaluate(

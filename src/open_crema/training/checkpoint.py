@@ -21,6 +21,7 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import read_json, read_tensors, replacing, write_json, write_tensors
 
 PREFIX = "step-"
+_DIGITS = "[0-9]" * 8 + "*"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _REMEDY = "start again with --fresh, or choose another `out`"
 
@@ -41,9 +42,15 @@ def save(
         write_tensors(new / MODEL, _own(model))
         write_tensors(new / OPTIMIZER, moments)
         write_json(new / STATE, {"step": step, **state})
-    for older in (*_all(folder), *folder.glob(f".{PREFIX}*")):
+    for older in (*_all(folder), *folder.glob(f".{PREFIX}{_DIGITS}")):
         if older != place:
             shutil.rmtree(older, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Removes every checkpoint, and nothing else that the folder may hold."""
+    for old in _all(folder):
+        shutil.rmtree(old)
 
 
 def latest(folder: Path) -> Path | None:
@@ -98,7 +105,9 @@ def _named() -> Iterator[None]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{PREFIX}*"))
+    """Oldest first. Folders of other names are not checkpoints of ours, and are left alone."""
+    steps = {p.name.removeprefix(PREFIX): p for p in folder.glob(f"{PREFIX}{_DIGITS}")}
+    return [steps[step] for step in sorted((s for s in steps if s.isdigit()), key=int)]
 
 
 def _names(model: Crema, optimizer: Optimizer) -> dict[Tensor, str]:

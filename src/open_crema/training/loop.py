@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from open_crema import progress
 from open_crema.config import Config, to_dict
@@ -85,9 +86,10 @@ class Trainer:
         the last epoch, or the one after which all senses have exited.
 
         Raises ConfigError where ``out`` holds a run of another configuration or other questions;
-        ``fresh`` discards whatever run is there. Raises CremaError where a loss is not finite.
+        where another process trains into it; ``fresh`` discards whatever run is there. Raises
+        CremaError where a loss is not finite.
         """
-        with _threads(self.config.train.threads):
+        with _alone(self.out), _threads(self.config.train.threads):
             self._start(fresh)
             with progress.bar() as bar:
                 total = self.config.train.epochs * self.steps_per_epoch
@@ -106,12 +108,10 @@ class Trainer:
         return self.out / "model"
 
     def _start(self, fresh: bool) -> None:
-        check_out(self.out)
         checkpoints = self.out / "checkpoints"
         if fresh:  # first of all, so that no later run can continue what was discarded
-            for old in (checkpoints, self.out / "model"):
-                shutil.rmtree(old, ignore_errors=True)
-        self.out.mkdir(parents=True, exist_ok=True)
+            checkpoint.discard(checkpoints)
+            shutil.rmtree(self.out / "model", ignore_errors=True)
         last = checkpoint.latest(checkpoints)
         if last is not None:
             self._resume(last)
@@ -202,7 +202,9 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.train.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.model.backbone.device.type, dtype=torch.bfloat16)
+        device = self.model.backbone.device.type
+        # A cast made without a gradient (another sense's tokens) must not serve a pass with one.
+        return torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False)
 
     def _observe(self, sub: SubStep, group: list[Batch]) -> dict[str, float]:
         if sub.sense is not None:
@@ -346,3 +348,21 @@ def _digest(samples: Sequence[Sample]) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuses to train into a folder that another process is training into."""
+    check_out(out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"{out}: another process is training into it; wait for it or choose another `out`"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
