@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SHARED
 from reference.cases import CASES, TRACES
 from reference.generate import generate
 
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 KINDS = {
     "case_file": ("*__*.safetensors", [case.name for case in CASES]),
     "trace_file": ("trace_*.safetensors", [f"trace_{trace.name}" for trace in TRACES]),

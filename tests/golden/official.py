@@ -59,9 +59,9 @@ class Golden:
         # made with the same tokenizer, do.
         for other in sorted(path.parent.glob("*__*.safetensors")):
             with safe_open(other, framework="pt") as cases:
-                for name in PREFIX_IDS - tensors.keys() & cases.keys():
+                for name in (PREFIX_IDS - set(tensors)) & set(cases.keys()):
                     tensors[name] = cases.get_tensor(name)
-            if tensors.keys() >= PREFIX_IDS:
+            if set(tensors) >= PREFIX_IDS:
                 break
         return Golden(info, tensors)
 
