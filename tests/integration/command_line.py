@@ -34,6 +34,12 @@ class Ran:
 
 
 Crema = Callable[..., Ran]
+QUESTION = {"video": "clip.mp4", "question": "What colour is it?", "answer": "red"}
+SHAPE = {
+    "senses": ["video", "audio"],
+    "qformer": {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "queries": 2, "encoder_width": 12},
+    "lora": {"rank": 2},
+}
 
 
 def write_yaml(path: Path, content: Any) -> Path:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Crema, Ran
+from command_line import QUESTION, SHAPE, Crema, Ran, write_lines, write_yaml
 
+import media_factory
 import tiny
-from open_crema import backbones, cli
+from open_crema import backbones, cli, experiment
 from open_crema.features import Features
+from open_crema.model.files import save_pretrained
 
 
 @pytest.fixture
@@ -68,3 +71,49 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "open_crema.data.extract.encoder_for",
         lambda kind, config: {"vision": Eyes, "audio": Ears}[kind.encoder](),
     )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Media files, good and bad ones."""
+    folder = tmp_path_factory.mktemp("made")
+    media_factory.write_video(folder / "clip.mp4", sound="tone")
+    media_factory.write_video(folder / "cut.mp4", sound="tone")
+    media_factory.truncate(folder / "cut.mp4", 0.4)
+    media_factory.write_text(folder / "text.mp4")
+    media_factory.write_text(folder / "text.txt")
+    (folder / "empty.mp4").touch()
+    (folder / "nothing").mkdir()
+    media_factory.write_audio(folder / "sound.wav", seconds=2)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, made):
+    """A folder with those files, four questions about the good clip, and ``run.yaml``."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for split in ("train", "test"):
+        lines = [{**QUESTION, "id": f"{split}{i}"} for i in range(4)]
+        write_lines(tmp_path / f"{split}.jsonl", *lines)
+    run = {
+        "out": str(tmp_path / "out"),
+        "model": SHAPE,
+        "data": {
+            "train": str(tmp_path / "train.jsonl"),
+            "test": str(tmp_path / "test.jsonl"),
+            "store_frames": 2,
+            "frames": 2,
+        },
+        "train": {"epochs": 1, "batch_size": 4, "threads": 1},
+        "eval": {"max_new_tokens": 2},
+    }
+    write_yaml(tmp_path / "run.yaml", run)
+    return tmp_path
+
+
+@pytest.fixture
+def model(place):
+    """The folder of a saved model (of random weights) of that configuration."""
+    run, folder = experiment.load_run(place / "run.yaml")
+    save_pretrained(experiment.build_model(run), folder, run=run)
+    return folder
