@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from open_crema.evaluation.run import evaluate
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
 from open_crema.training.loop import Trainer, check_out
+
+logger = logging.getLogger(__name__)
 
 
 def build_model(config: Config) -> Crema:
@@ -74,6 +77,9 @@ def read_data(config: Config, samples: Sequence[Sample]) -> FeatureDataset:
     if counts and not any(count.present for count in counts.values()):
         why = "; ".join(f"{s}: {', '.join(count.absent)}" for s, count in counts.items())
         raise DataError(f"none of {len(samples)} questions has any sense of the model ({why})")
+    for sense, count in counts.items():
+        for reason, missing in count.absent.items():
+            logger.info("%d of %d questions without %s: %s", missing, len(samples), sense, reason)
     return FeatureDataset(samples, extractor, frames=config.data.frames)
 
 

@@ -147,8 +147,9 @@ class Fusion(nn.Module):
             self.bias = None
 
     def how(self, sense: str) -> Alignment:
-        how = modality.get(sense).alignment
-        return self.align.audio if sense == "audio" else how
+        """How a sense's segments meet the primary one's: as its modality says; the audio's is also
+        a named difference between paper and released code."""
+        return self.align.audio if sense == "audio" else modality.get(sense).alignment
 
     def forward(self, senses: Mapping[str, QueryTokens]) -> list[Block]:
         blocks: list[Block] = []

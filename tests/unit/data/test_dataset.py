@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -177,20 +176,6 @@ def test_training_shuffles_by_seed_and_epoch():
         sample.id for sample in SAMPLES
     ]
     assert len({str(epoch(seed, number)) for seed in range(3) for number in range(3)}) > 5
-
-
-@pytest.mark.parametrize("skip", range(5))
-def test_skipping_resumes_an_epoch_where_it_was(skip):
-    options = {"training": True, "epoch": 3, "seed": 5}
-    whole = list(dataset().batches(2, **options))
-    data = dataset()
-    rest = list(data.batches(2, skip=skip, **options))
-    assert ids(rest) == ids(whole[skip:])
-    for ours, theirs in zip(rest, whole[skip:], strict=True):
-        for row in range(len(ours)):
-            assert same(rows(ours, row), rows(theirs, row))
-    if skip >= 3:
-        assert data.extractor.reads == []
 
 
 def test_each_file_is_read_once_while_memory_lasts():
