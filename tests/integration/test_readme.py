@@ -41,6 +41,11 @@ def test_the_readmes_own_sense_goes_from_a_file_to_features(tmp_path: Path) -> N
     assert found.times[-1].tolist() == [2.0, 3.0]
 
 
+def test_no_figure_is_missing() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        assert "@@" not in page.read_text(encoding="utf-8"), page.name
+
+
 def test_every_python_block_compiles() -> None:
     for block in blocks():
         compile(block, "README.md", "exec")

@@ -137,8 +137,7 @@ class Trainer:
             for sub in self._sub_steps(group):
                 name = sub.sense or "all"
                 losses[name] = losses.get(name, 0.0) + self._finite(sub)
-                if sub.loss.requires_grad:  # not where no trained sense is in the micro-batch
-                    sub.loss.backward()  # type: ignore[no-untyped-call]
+                sub.loss.backward()  # type: ignore[no-untyped-call]
                 if sub.last:
                     gradients |= self._observe(sub, group)
                     self._clip()
