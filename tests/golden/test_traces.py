@@ -22,7 +22,7 @@ def test_trace(golden: Golden) -> None:
     info = golden.info
     assert info["error"] is None
     if info["accum"] != 1:
-        pytest.skip("the released accumulation is broken (REFERENCE 3.6); ours has its own tests")
+        pytest.skip("the released accumulation is broken; ours has its own tests")
     is_sequential = "-seq" in info["task"]
     watched = "gradsel-es" in info["task"]
     model = build(golden, golden.group("init/"))

@@ -1,4 +1,4 @@
-"""Early exit against numbers worked out by hand (paper 3.3, REFERENCE 3.7 to 3.9)."""
+"""Early exit against numbers worked out by hand (paper 3.3 and the released rule)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizer groups and schedules against values worked out by hand (REFERENCE 3.3, 3.4)."""
+"""Optimizer groups and schedules against values worked out by hand."""
 
 from __future__ import annotations
 
