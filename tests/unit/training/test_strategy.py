@@ -59,7 +59,7 @@ def orders(shuffled: bool) -> Callable[[int, int], list[str]]:
 
 
 class Plain:
-    """The published loop: requires_grad toggled, all senses run forward, one sense's update at a time;
+    """The published loop: gradients for one sense at a time, all senses run forward each time;
     the exit rule is written out once more."""
 
     def __init__(self, model: Crema, train: TrainConfig, exits: ExitConfig) -> None:
