@@ -216,6 +216,7 @@ class TrainConfig:
     exit: ExitConfig = field(default_factory=ExitConfig)
     alignment: AlignmentStageConfig = field(default_factory=AlignmentStageConfig)
     validate_every: Count = 1  # epochs
+    checkpoint_every: Whole = 0  # steps; 0: at the end of each epoch only
     threads: Whole = 0  # 0: torch's default
 
     def __post_init__(self) -> None:

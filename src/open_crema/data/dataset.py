@@ -66,10 +66,14 @@ class FeatureDataset:
         training: bool = False,
         epoch: int = 0,
         seed: int = 0,
+        skip: int = 0,
     ) -> Iterator[Batch]:
-        """One epoch: shuffled for training, else in order; the last batch may be smaller."""
+        """One epoch: shuffled for training, else in order; the last batch may be smaller.
+
+        skip: batches at the start that are left out without being read, to resume an epoch.
+        """
         places = sampler.order(seed, epoch, len(self)) if training else list(range(len(self)))
-        for start in range(0, len(self), batch_size):
+        for start in range(skip * batch_size, len(self), batch_size):
             chosen = places[start : start + batch_size]
             yield self.batch(chosen, training=training, epoch=epoch, seed=seed)
 

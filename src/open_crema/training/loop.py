@@ -32,7 +32,7 @@ from open_crema.training.strategy import SubStep, joint, sequential
 Validate = Callable[[Crema], Mapping[str, float]]
 # The sections that a run and its resumption share, and the keys of them that may differ.
 _SECTIONS = ("model", "train")
-_FREE = (("train", "epochs"), ("train", "validate_every"), ("train", "threads"))
+_FREE = tuple(("train", key) for key in ("epochs", "validate_every", "checkpoint_every", "threads"))
 _DATA = (("data", "frames"), ("data", "store_frames"))
 
 
@@ -127,7 +127,8 @@ class Trainer:
         return not self.exits.live(self.order)
 
     def _train_epoch(self, epoch: int, advance: Callable[[str], None]) -> None:
-        for group in self._groups(epoch):
+        done = self.step % self.steps_per_epoch
+        for group in self._groups(epoch, skip=done):
             start = time.perf_counter()
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             rate = self.rate(self.step)
@@ -158,6 +159,9 @@ class Trainer:
             self.step += 1
             mean = sum(losses.values()) / max(len(losses), 1)
             advance(f"loss {mean:.3f}" if losses else "no sense to train")
+            every, inside = self.config.train.checkpoint_every, self.step % self.steps_per_epoch
+            if every and self.step % every == 0 and inside:  # at its end the epoch writes its own
+                self._checkpoint()
 
     def _finite(self, sub: SubStep) -> float:
         loss = sub.loss.item()
@@ -169,11 +173,15 @@ class Trainer:
             )
         return loss
 
-    def _groups(self, epoch: int) -> Iterator[list[Batch]]:
-        """Micro-batches of one optimizer step each."""
+    def _groups(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
+        """Micro-batches of one optimizer step each, without the epoch's first ``skip`` steps."""
         train = self.config.train
         batches = self.data.batches(
-            train.batch_size, training=True, epoch=epoch, seed=self.config.seed
+            train.batch_size,
+            training=True,
+            epoch=epoch,
+            seed=self.config.seed,
+            skip=skip * train.accumulate,
         )
         group: list[Batch] = []
         for batch in batches:

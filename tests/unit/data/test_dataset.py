@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -199,3 +200,17 @@ def test_memory_is_bounded():
 def test_an_empty_dataset():
     assert len(dataset([])) == 0
     assert list(dataset([]).batches(4, training=True)) == []
+
+
+@pytest.mark.parametrize("skip", range(5))
+def test_skipping_resumes_an_epoch_where_it_was(skip):
+    options = {"training": True, "epoch": 3, "seed": 5}
+    whole = list(dataset().batches(2, **options))
+    data = dataset()
+    rest = list(data.batches(2, skip=skip, **options))
+    assert ids(rest) == ids(whole[skip:])
+    for ours, theirs in zip(rest, whole[skip:], strict=True):
+        for row in range(len(ours)):
+            assert same(rows(ours, row), rows(theirs, row))
+    if skip >= 3:
+        assert data.extractor.reads == []

@@ -48,10 +48,12 @@ class Questions:
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, batch_size: int, *, training: bool, epoch: int, seed: int) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, *, training: bool, epoch: int, seed: int, skip: int = 0
+    ) -> Iterator[Batch]:
         assert training
         places = sampler.order(seed, epoch, len(self))
-        for start in range(0, len(places), batch_size):
+        for start in range(skip * batch_size, len(places), batch_size):
             if self.cut is not None and len(self.given) == self.cut:
                 raise CutError
             batch = tiny.batch(*(self.items[i] for i in places[start : start + batch_size]))
@@ -174,6 +176,20 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tmp_path):
     whole.run()
     assert_same_run(resumed, whole)
     assert [p.name for p in folder.iterdir()] == ["step-00000012"]  # nothing half written is left
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 6, 7])
+def test_checkpoints_inside_an_epoch_lose_no_step(tmp_path, cut, accumulate):
+    often = {"checkpoint_every": 1, "accumulate": accumulate, "exit": EXIT}
+    with pytest.raises(CutError):
+        trainer(tmp_path / "cut", Questions(items(), cut=cut), **often).run()
+    data = Questions(items())
+    resumed, whole = trainer(tmp_path / "cut", data, **often), trainer(tmp_path / "whole", **often)
+    resumed.run()
+    whole.run()
+    assert_same_run(resumed, whole)
+    assert len(data.given) == len(whole.data.given) - cut // accumulate * accumulate
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
