@@ -36,6 +36,7 @@ OURS = {
 }
 
 
+OPTIONAL_TEXTS = ("3D Model: ", "Audio: ")  # any other text that a file does not hold is a fault
 PREFIX_IDS = {"tok/pc_prefix_ids", "tok/audio_prefix_ids"}
 
 
@@ -104,7 +105,7 @@ class GoldenTokenizer:
         learn(["Audio: "], "audio_prefix", ends=False)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        if text not in self.known:
+        if text in OPTIONAL_TEXTS and text not in self.known:
             pytest.skip(f"the golden file does not hold the token ids of {text!r}")
         return self.known[text]
 
