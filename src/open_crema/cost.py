@@ -6,7 +6,6 @@ billions is counted in a second on any machine. Frozen encoders are counted by t
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.config import Config, EncodersConfig, ModelConfig
 from open_crema.encoders import registry
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, did_you_mean
 from open_crema.modality import get
 from open_crema.model.adapter import Adapter
 from open_crema.model.crema import Crema
@@ -154,8 +153,7 @@ def _architecture(name: str) -> dict[str, Any]:
             raise ConfigError(f"model.llm {name}: not a transformers folder: {path} is no object")
         return found
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, ARCHITECTURES)
         raise ConfigError(
             f"unknown model.llm {name!r}: {hint}known: {', '.join(ARCHITECTURES)}, or a local "
             "folder in the transformers layout, of which config.json is enough"

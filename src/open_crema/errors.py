@@ -1,5 +1,16 @@
 """The one exception family that a user meets: what was wrong, where, and what to do."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'x'? "`` for the nearest known name, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
 
 class CremaError(Exception):
     """An error a user can act on. The command line prints it as one line and exits with code 2."""

@@ -14,14 +14,13 @@ or by an entry point of the group ``open_crema.modalities`` that names a :class:
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, did_you_mean
 
 Alignment = Literal["frames", "overlap", "mean", "repeat"]
 Target = str | Callable[..., Any]
@@ -155,8 +154,7 @@ def get(name: str) -> Modality:
     if name not in _registry:
         _read_entry_points()
     if name not in _registry:
-        near = difflib.get_close_matches(name, _registry, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, _registry)
         raise ConfigError(f"unknown sense {name!r}: {hint}known: {', '.join(names())}")
     return _registry[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from open_crema.backbones import smollm2
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, did_you_mean
 
 # What a configuration may name without any file: enough of the architecture to count it.
 _FLAN_T5_XL: dict[str, Any] = {
@@ -75,8 +74,7 @@ def load(name: str, *, dropout: float = 0.0) -> Backbone:
             f"model.llm {name!r}: known for `crema cost` only; to run it, download it and give its "
             "folder as model.llm"
         )
-    near = difflib.get_close_matches(name, [*BACKBONES, *ARCHITECTURES], n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(name, [*BACKBONES, *ARCHITECTURES])
     raise ConfigError(
         f"unknown model.llm {name!r}: {hint}known: {', '.join(BACKBONES)}, or a local folder in "
         "the transformers layout"

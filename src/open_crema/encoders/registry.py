@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from open_crema import weights
 from open_crema.config import EncodersConfig
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, did_you_mean
 from open_crema.features import Features
 from open_crema.modality import Modality, resolve
 
@@ -90,8 +89,7 @@ SPECS: dict[str, EncoderSpec] = {
 def spec(name: str) -> EncoderSpec:
     """The encoder of that name. Raises ConfigError that names the nearest known one."""
     if name not in SPECS:
-        near = difflib.get_close_matches(name, SPECS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, SPECS)
         raise ConfigError(f"unknown encoder {name!r}: {hint}known: {', '.join(SPECS)}")
     return SPECS[name]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from open_crema.data.sample import Sample
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, did_you_mean
 from open_crema.tasks import jsonl
 
 TASKS: dict[str, Callable[..., list[Sample]]] = {"jsonl": jsonl.load}
@@ -25,7 +24,6 @@ def load(
     Raises ConfigError for an unknown task and DataError for a broken file.
     """
     if task not in TASKS:
-        near = difflib.get_close_matches(task, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(task, TASKS)
         raise ConfigError(f"unknown task {task!r}: {hint}known: {', '.join(TASKS)}")
     return TASKS[task](path, media_root=media_root, answers_required=answers_required)
