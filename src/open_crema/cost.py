@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
@@ -68,6 +69,12 @@ class Cost:
     def trainable(self) -> int:
         trained = self.qformer if self.qformer_trained else 0
         return sum(sense.total for sense in self.senses.values()) + self.fusion + trained
+
+    @property
+    def with_uncounted(self) -> dict[str, int]:
+        """The trainable total after adding each of ``uncounted`` in turn: the published counts."""
+        sums = accumulate(self.uncounted.values(), initial=self.trainable)
+        return dict(zip(self.uncounted, list(sums)[1:], strict=True))
 
     @property
     def frozen(self) -> int:
@@ -201,7 +208,8 @@ def _uncounted(config: ModelConfig) -> dict[str, int]:
 
 
 def to_dict(cost: Cost) -> dict[str, Any]:
-    """Plain data for JSON: ``trainable`` and ``frozen`` by part, each with its ``total``."""
+    """Plain data for JSON: ``trainable`` and ``frozen`` by part, each with its ``total``;
+    ``uncounted`` and ``with_uncounted`` as in :class:`Cost`."""
     trained = cost.qformer_trained
     return {
         "trainable": {
@@ -217,6 +225,7 @@ def to_dict(cost: Cost) -> dict[str, Any]:
             "total": cost.frozen,
         },
         "uncounted": cost.uncounted,
+        "with_uncounted": cost.with_uncounted,
     }
 
 
@@ -227,7 +236,12 @@ def table(cost: Cost) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        caption=f"{share:.2%} of {cost.trainable + cost.frozen:,} parameters are trained.",
+        caption="\n".join(
+            [
+                f"{share:.2%} of {cost.trainable + cost.frozen:,} parameters are trained.",
+                *(f"{n:,} with the unused {name}" for name, n in cost.with_uncounted.items()),
+            ]
+        ),
         caption_justify="left",
     )
     result.add_column("parameters", overflow="fold")

@@ -1,6 +1,7 @@
 """Parameter counts: the published ones at full size, exactly, and any other size by formula."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -420,3 +421,15 @@ def test_no_random_state_is_touched():
     torch.manual_seed(0)
     cost.count(Config().model)
     assert torch.equal(torch.rand(3), first)
+
+
+def test_the_published_counts_of_sets_with_points_are_shown_beside_what_is_trained():
+    path = Path(__file__).resolve().parents[2] / "configs/paper/sqa3d_vpdn.yaml"
+    counted = cost.count(config.load(path).model)
+    assert counted.trainable == 28_428_544
+    shown = cost.to_dict(counted)["with_uncounted"]
+    assert list(shown.values()) == [28_431_360, 37_868_544]
+    printed = StringIO()
+    Console(file=printed, width=80).print(cost.table(counted))
+    for total in ("28,428,544", "28,431,360 with the unused norm", "37,868,544 with the unused"):
+        assert total in printed.getvalue()
