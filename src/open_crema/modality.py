@@ -37,13 +37,16 @@ class Modality:
     label: what the prompt calls it; segments are numbered ("Depth Map 2: ", paper, footnote 4).
     encoder: the kind of frozen encoder ("vision", "audio", "point", resolved by the
         configuration), or a factory that takes no argument.
-    reader: ``(path, *, frames, limits) -> media`` for the sense's own file; a callable or
-        "module:function".
-    expert: the same signature, applied to the VIDEO's file when the sense has none of its own;
-        None when the sense cannot be made from video.
+    reader: ``(path, clip: open_crema.media.Clip) -> media`` for the sense's own file; a callable
+        or "module:function".
+    expert: the same signature, applied to another sense's file when the sense has none of its own;
+        None when it cannot be made from others.
+    expert_from: the senses whose file the expert takes, the first one given.
     alignment: how its S segments meet the T segments of the primary sense: "frames" (same T),
         "overlap" (weighted by overlap in time), "mean" (all segments averaged), "repeat" (S = 1).
     norm: whether a LayerNorm stands before the Q-Former; the published point path has none.
+    registered: whether its maps show the video's own view, pixel for pixel, so that a map of
+        another shape than the video's is a mistake.
     cost: relative cost of obtaining its features; orders the senses for early exit at inference.
     """
 
@@ -52,8 +55,10 @@ class Modality:
     encoder: Target
     reader: Target
     expert: Target | None = None
+    expert_from: tuple[str, ...] = ("video",)
     alignment: Alignment = "frames"
     norm: bool = True
+    registered: bool = False
     cost: float = 1.0
 
     def numbered(self) -> bool:

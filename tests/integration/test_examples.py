@@ -16,7 +16,7 @@ from rich.console import Console
 from open_crema import config, tasks
 from open_crema.evaluation.result import Evaluation, Prediction
 from open_crema.experts import senses
-from open_crema.media import Limits
+from open_crema.media import Clip, Limits
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMITS = Limits()
@@ -69,7 +69,7 @@ class TestClips:
         for sample in tasks.load("jsonl", data / "train.jsonl"):
             path = sample.media["video"]
             if sample.type == "colour":
-                images = senses.read_pictures(path, frames=3, limits=LIMITS).images.astype(int)
+                images = senses.read_pictures(path, Clip(3, LIMITS)).images.astype(int)
                 near = {
                     name: (abs(images - colour).max(axis=-1) < 60).mean()
                     for name, colour in make_clips.COLOURS.items()
@@ -77,7 +77,7 @@ class TestClips:
                 assert max(near, key=near.get) == sample.answers[0], near
                 assert near[sample.answers[0]] > 0.05
             else:
-                sound = senses.read_sound(path, frames=3, limits=LIMITS)
+                sound = senses.read_sound(path, Clip(3, LIMITS))
                 assert np.sqrt((sound.samples**2).mean()) > 0.02
                 assert len(sound.samples) / sound.rate == pytest.approx(3, abs=0.2)
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_crema import config
-from open_crema.config import Config, ConfigError
+from open_crema.config import Config
+from open_crema.errors import ConfigError
 
 
 @pytest.fixture
@@ -220,14 +221,15 @@ def test_a_base_that_cannot_be(write, base):
         "train: {weight_decay: -1.0}",
         "train: {betas: [2.0, -1.0]}",
         "train: {epochs: true}",
-        "train: {order: [vidoe]}",
+        "train: {order: [video]}",
+        "train: {scope: own}",
+        "train: {sense_dropout: {keep: [vidoe]}}",
         "data: {frames: 9, store_frames: 8}",
         "model: {qformer: {width: 10, heads: 4}}",
         "seed: 1\nseed: 2",
         "seed: -1",
         "seed: 4294967296",
         "train: {lr: true}",
-        "train: {order: [video, video]}",
         "train: {exit: {temperature: .nan}}",
         "model: {lora: {rank: 1, 'rank': 2}}",
         "name: 2024-13-45",

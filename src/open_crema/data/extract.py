@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from open_crema import progress, weights
 from open_crema.config import Config, EncodersConfig
-from open_crema.data.sample import Sample
+from open_crema.data.sample import UNTIMED, Sample, Timing
 from open_crema.data.store import FeatureStore, as_stored, feature_key
 from open_crema.encoders.registry import Encoder, encoder_for
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.features import Features
-from open_crema.media import Limits
+from open_crema.media import Clip, Limits, TimeLine, read_time_line
 from open_crema.modality import Target, canonical, get, resolve
 
 # Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
 # before for reasons that no fingerprint tells.
-RECIPE = 1
+RECIPE = 2
 
 
 @dataclass
@@ -32,10 +32,14 @@ class SenseCount:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a sample's sense comes from: a file, and what reads it or makes it from the video."""
+    """Where a sample's sense comes from: a file, what reads it or makes another sense from it, and
+    the video that it is aligned to (None: it has a time line of its own)."""
 
     path: str
     maker: Target
+    timing: Timing = UNTIMED
+    video: str | None = None
+    video_timing: Timing = UNTIMED
 
 
 class Extractor:
@@ -74,15 +78,26 @@ class Extractor:
         )
 
     def source(self, sample: Sample, sense: str) -> Source | SenseAbsent:
-        """The sense's own file, else the video where an expert can make the sense from it."""
+        """The sense's own file, else another sense's where an expert can make it from that."""
         modality = self.modalities[sense]
-        if sense in sample.media:
-            return Source(sample.media[sense], modality.reader)
-        if modality.expert is None:
-            return SenseAbsent(sense, "no file given, and no expert makes it from video")
-        if "video" not in sample.media:
-            return SenseAbsent(sense, "no file given, and no video to make it from")
-        return Source(sample.media["video"], modality.expert)
+        given, maker = sense, modality.reader
+        if sense not in sample.media:
+            if modality.expert is None:
+                return SenseAbsent(sense, "no file given, and no expert makes it from video")
+            maker = modality.expert
+            found = next((other for other in modality.expert_from if other in sample.media), None)
+            if found is None:
+                others = " or ".join(modality.expert_from)
+                return SenseAbsent(sense, f"no file given, and no {others} to make it from")
+            given = found
+        aligned = given != "video" and modality.alignment == "frames"
+        return Source(
+            sample.media[given],
+            maker,
+            sample.timing.get(given, UNTIMED),
+            sample.media.get("video") if aligned else None,
+            sample.timing.get("video", UNTIMED) if aligned else UNTIMED,
+        )
 
     def features(self, sample: Sample, sense: str) -> Features | SenseAbsent:
         """The sense's features (tokens bfloat16), or why the sample has none.
@@ -95,16 +110,9 @@ class Extractor:
         try:
             if self.store is None:
                 return self._make(source, sense)
-            key = feature_key(
-                source=self.store.source_digest(source.path, check=self.limits.check_bytes),
-                suffix=Path(source.path).suffix.lower(),  # readers go by it
-                sense=sense,
-                maker=_name(source.maker),
-                encoder=self._encoder(sense).fingerprint,
-                frames=self.frames,
-                recipe=RECIPE,
+            return self.store.get_or_make(
+                self._key(source, sense, self.store), lambda: self._make(source, sense)
             )
-            return self.store.get_or_make(key, lambda: self._make(source, sense))
         except MediaError as error:
             raise MediaError(f"sample {sample.id!r}, {sense}: {error}") from error
 
@@ -137,16 +145,47 @@ class Extractor:
                     bar.advance(task)
         return counts
 
+    def _key(self, source: Source, sense: str, store: FeatureStore) -> str:
+        check = self.limits.check_bytes
+        parts: dict[str, str | float] = {}
+        for name, path, timing in (
+            ("source", source.path, source.timing),
+            ("video", source.video, source.video_timing),
+        ):
+            if path is None:
+                continue
+            parts[name] = store.source_digest(path, check=check)
+            parts[f"{name} suffix"] = Path(path).suffix.lower()  # readers go by it
+            if timing != UNTIMED:
+                parts[f"{name} timing"] = f"{timing.rate}/{timing.start}"
+        return feature_key(
+            **parts,
+            sense=sense,
+            maker=_name(source.maker),
+            encoder=self._encoder(sense).fingerprint,
+            frames=self.frames,
+            recipe=RECIPE,
+        )
+
     def _make(self, source: Source, sense: str) -> Features | SenseAbsent:
         try:
-            media = resolve(source.maker)(source.path, frames=self.frames, limits=self.limits)
-            made = self._encoder(sense)(media)
+            clip = Clip(self.frames, self.limits, source.timing.rate, source.timing.start)
+            if source.video is not None:
+                clip = replace(clip, video=self._time_line(source.video, source.video_timing))
+            made = self._encoder(sense)(resolve(source.maker)(source.path, clip))
         except SenseAbsent as absent:
             # Results belong to content, and counts to reasons: neither to one file's path.
             return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
         if not bool(made.tokens.isfinite().all()):
             raise MediaError(f"{source.path}: its features are not finite numbers")
         return as_stored(made)
+
+    def _time_line(self, video: str, timing: Timing) -> TimeLine | None:
+        """The video's; None where the file holds no moving pictures."""
+        try:
+            return read_time_line(video, Clip(self.frames, self.limits, timing.rate, timing.start))
+        except SenseAbsent:
+            return None
 
     def _encoder(self, sense: str) -> Encoder:
         modality = self.modalities[sense]

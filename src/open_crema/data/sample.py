@@ -13,6 +13,20 @@ from open_crema.modality import canonical
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What a data file states of a media file's place in time; rate None: the file says it itself.
+
+    rate: pictures per second. start: seconds on the video's time line at which it begins.
+    """
+
+    rate: float | None = None
+    start: float = 0.0
+
+
+UNTIMED = Timing()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question.
 
@@ -21,6 +35,7 @@ class Sample:
     question: the whole text for the LLM as the task writes it (Table 11), options included.
     answers: accepted answers, the first is the training target; empty where unknown.
     options: for multiple choice, the texts to choose from; answers then holds the right one.
+    timing: sense -> the timing of its file, where the data file states one.
     """
 
     id: str
@@ -29,6 +44,7 @@ class Sample:
     answers: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     type: str = ""
+    timing: Mapping[str, Timing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

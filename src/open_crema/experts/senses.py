@@ -1,8 +1,8 @@
 """How each sense is read from its own file, or made from the video: the targets of modality.py.
 
-Every function is ``(path, *, frames, limits) -> media``: ``frames`` pictures at most, within
-``limits``. All raise MediaError for an unusable file, and SenseAbsent where a sound one does not
-hold the sense.
+Every function is ``(path, clip) -> media``: ``clip.frames`` pictures at most, within
+``clip.limits``. All raise MediaError for an unusable file, and SenseAbsent where a sound one does
+not hold the sense.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from open_crema.experts.colour import depth_to_rgb, flow_to_rgb
 from open_crema.experts.flow import dis_flow
 from open_crema.media import (
     Audio,
+    Clip,
     Frames,
-    Limits,
     read_audio,
     read_depth,
     read_frame_pairs,
@@ -27,31 +27,31 @@ from open_crema.media.arrays import load_npz
 from open_crema.media.source import PathLike, locate
 
 
-def read_pictures(path: PathLike, *, frames: int, limits: Limits) -> Frames:
+def read_pictures(path: PathLike, clip: Clip) -> Frames:
     """Pictures as they are: a video, one image, or a folder of images."""
-    return read_frames(path, frames, limits=limits)
+    return read_frames(path, clip.frames, limits=clip.limits)
 
 
-def read_sound(path: PathLike, *, frames: int, limits: Limits) -> Audio:
-    """The whole sound of a sound file, or of a video's sound track. ``frames`` is not used."""
-    return read_audio(path, limits=limits)
+def read_sound(path: PathLike, clip: Clip) -> Audio:
+    """The whole sound of a sound file, or of a video's sound track."""
+    return read_audio(path, limits=clip.limits)
 
 
-def flow_of_video(path: PathLike, *, frames: int, limits: Limits) -> Frames:
+def flow_of_video(path: PathLike, clip: Clip) -> Frames:
     """Optical flow of a video, coloured by direction and speed, beside each of its frames."""
-    first, second, gaps = read_frame_pairs(path, frames, limits=limits)
+    first, second, gaps = read_frame_pairs(path, clip.frames, limits=clip.limits)
     return Frames(flow_to_rgb(dis_flow(first, second, gaps)), first.times)
 
 
-def read_depth_pictures(path: PathLike, *, frames: int, limits: Limits) -> Frames:
+def read_depth_pictures(path: PathLike, clip: Clip) -> Frames:
     """Depth as pictures. Metric depth (16-bit PNG, .npy, .npz) is coloured by the fixed scale;
     what was drawn as pictures already (8-bit images, a video) is taken as it is."""
     try:
-        return read_frames(path, frames, limits=limits)
+        return read_frames(path, clip.frames, limits=clip.limits)
     except MediaError as error:
         as_pictures = str(error)
     try:
-        maps = read_depth(path, frames, limits=limits)
+        maps = read_depth(path, clip.frames, limits=clip.limits)
     except MediaError as error:
         if str(error) == as_pictures:
             raise
@@ -62,13 +62,13 @@ def read_depth_pictures(path: PathLike, *, frames: int, limits: Limits) -> Frame
     return Frames(depth_to_rgb(maps.metres), maps.times)
 
 
-def read_point_features(path: PathLike, *, frames: int, limits: Limits) -> Points:
+def read_point_features(path: PathLike, clip: Clip) -> Points:
     """Precomputed features of a point cloud: an .npz with ``features``, floating point [N, W], and
-    ``voxels``, integer grid coordinates [N, 3]. ``frames`` is not used."""
-    path, kind = locate(path, limits)
+    ``voxels``, integer grid coordinates [N, 3]."""
+    path, kind = locate(path, clip.limits)
     if kind != "array" or path.suffix.lower() != ".npz":
         raise MediaError(f"{path}: point features come as an .npz with 'features' and 'voxels'")
-    arrays = load_npz(path, limits)
+    arrays = load_npz(path, clip.limits)
     missing = [name for name in ("features", "voxels") if name not in arrays]
     if missing:
         raise MediaError(

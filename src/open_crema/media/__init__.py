@@ -5,19 +5,30 @@ An unusable file is a `MediaError`; a sense that the file just does not hold is 
 """
 
 from open_crema.media.audio import Audio, read_audio
+from open_crema.media.clip import Clip, TimeLine
 from open_crema.media.depth import DepthMaps, read_depth
-from open_crema.media.frames import Frames, MediaInfo, probe, read_frame_pairs, read_frames
+from open_crema.media.frames import (
+    Frames,
+    MediaInfo,
+    probe,
+    read_frame_pairs,
+    read_frames,
+    read_time_line,
+)
 from open_crema.media.source import Limits
 
 __all__ = [
     "Audio",
+    "Clip",
     "DepthMaps",
     "Frames",
     "Limits",
     "MediaInfo",
+    "TimeLine",
     "probe",
     "read_audio",
     "read_depth",
     "read_frame_pairs",
     "read_frames",
+    "read_time_line",
 ]

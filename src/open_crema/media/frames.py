@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.media import timeline
+from open_crema.media.clip import Clip, TimeLine
 from open_crema.media.container import moving_pictures, opened
 from open_crema.media.images import read_picture, stack
 from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, list_images, locate
@@ -91,6 +92,14 @@ def read_frame_pairs(
     half = len(indices)
     gaps = starts[second] - starts[first]
     return Frames(images[:half], times), Frames(images[half:], times), gaps
+
+
+def read_time_line(path: PathLike, clip: Clip) -> TimeLine:
+    """When the pictures of a video appear, and their size; raises what `read_frames` does."""
+    starts, end, images = _read(
+        path, lambda starts, end: np.zeros(1, np.int64), clip.rate or 1.0, clip.limits
+    )
+    return TimeLine(starts, end, images.shape[2], images.shape[1], str(path))
 
 
 def probe(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:

@@ -27,16 +27,19 @@ IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in _KINDS.items() if kind == 
 class Limits:
     """Media larger than this is refused with a MediaError that names the limit.
 
-    max_bytes: of one file; max_seconds: of a video or a sound; max_pixels: of one frame.
+    max_bytes: of one file; max_seconds: of a video or a sound; max_pixels: of one frame;
+    max_points: of a point cloud; max_files: of a folder.
     """
 
     max_bytes: int = 4 * 2**30
     max_seconds: float = 3600.0
     max_pixels: int = 64_000_000
+    max_points: int = 10_000_000
+    max_files: int = 1_000_000
 
     @classmethod
     def from_config(cls, config: LimitsConfig) -> Self:
-        return cls(config.bytes, config.seconds, config.pixels)
+        return cls(config.bytes, config.seconds, config.pixels, config.points, config.files)
 
     def check_bytes(self, path: Path, size: int) -> None:
         if size > self.max_bytes:

@@ -7,7 +7,9 @@
      "options": ["the left cup", "the right cup"], "answer": "the left cup", "type": "heat"}
 
 (each on one line). ``media`` names a file, or a folder of pictures, for any registered sense;
-relative paths start at ``media_root``, by default the folder of the data file.
+relative paths start at ``media_root``, by default the folder of the data file. Where neither the
+file nor a ``timestamps.txt`` beside its pictures says when they were taken, a path may come with
+its timing: ``{"path": "b_thermal", "rate": 25, "start": 0.4}``, pictures a second and seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from open_crema import modality
-from open_crema.data.sample import Sample
+from open_crema.data.sample import Sample, Timing
 from open_crema.errors import ConfigError, DataError
 
 FIELDS = ("id", "video", "question", "answer", "answers", "options", "type", "media")
@@ -124,13 +127,15 @@ def _sample(fields: Mapping[str, Any], number: int, root: Path, answers_required
         raise _FieldError("field 'question' is missing")
     question = _text(fields["question"], "question")
     options = _options(fields)
+    media, timing = _media(fields, root)
     return Sample(
         id=_id(fields["id"]) if "id" in fields else f"line-{number}",
         question=multiple_choice(question, options) if options else open_ended(question),
-        media=_media(fields, root),
+        media=media,
         answers=_answers(fields, options, answers_required),
         options=options,
         type=_text(fields["type"], "type") if "type" in fields else "",
+        timing=timing,
     )
 
 
@@ -171,27 +176,47 @@ def _answers(fields: Mapping[str, Any], options: Sequence[str], required: bool) 
     return answers
 
 
-def _media(fields: Mapping[str, Any], root: Path) -> dict[str, str]:
+def _media(fields: Mapping[str, Any], root: Path) -> tuple[dict[str, str], dict[str, Timing]]:
+    """Path and stated timing of each sense."""
     given = fields.get("media", {})
     if not isinstance(given, dict):
         raise _FieldError(f"field 'media' must map senses to paths, not be {_kind(given)}")
     if "video" in fields and "video" in given:
         raise _FieldError("the video is given twice: in field 'video' and in field 'media'")
     paths = {"video": fields["video"], **given} if "video" in fields else given
-    media = {}
+    media, timing = {}, {}
     for sense, value in paths.items():
         try:
             modality.get(sense)
         except ConfigError as error:
             raise _FieldError(f"field 'media': {error}") from None
         name = "video" if sense == "video" and "video" in fields else f"media.{sense}"
+        if isinstance(value, dict):
+            timing[sense] = _timing(value, name)
+            value, name = value.get("path", ""), f"{name}.path"
         relative = _text(value, name)
         if "\0" in relative:
             raise _FieldError(f"field {name!r} holds a null character, which no path can")
         media[sense] = str(root / relative)
     if not media:
         raise _FieldError("no media: give field 'video', or a sense and its path in 'media'")
-    return media
+    return media, timing
+
+
+def _timing(value: Mapping[str, Any], name: str) -> Timing:
+    for key in value:
+        if key not in ("path", "rate", "start"):
+            raise _FieldError(f"unknown field {name + '.' + str(key)!r}; known: path, rate, start")
+    rate = _number(value["rate"], f"{name}.rate") if "rate" in value else None
+    if rate is not None and rate <= 0:
+        raise _FieldError(f"field '{name}.rate' must be above 0 pictures a second, not {rate:g}")
+    return Timing(rate, _number(value.get("start", 0.0), f"{name}.start"))
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise _FieldError(f"field {name!r} must be a number, not {_kind(value)}")
+    return float(value)
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

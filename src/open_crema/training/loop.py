@@ -57,12 +57,7 @@ class Trainer:
         *,
         validate: Validate | None = None,
     ) -> None:
-        self.order = list(config.train.order or config.model.senses)
-        if sorted(self.order) != sorted(config.model.senses):
-            raise ConfigError(
-                f"train.order names {', '.join(self.order)}; it must hold each of model.senses "
-                f"({', '.join(config.model.senses)}) once"
-            )
+        self.order = list(config.model.senses)
         if config.train.qformer == "always" and config.train.strategy != "joint":
             raise ConfigError("train.qformer=always needs train.strategy=joint")
         if not len(train):

@@ -278,7 +278,7 @@ class ImuEncoder:
         return ones(tokens, [[i, i + 1] for i in range(len(media.values))])
 
 
-def read_imu(path, *, frames, limits):
+def read_imu(path, clip):
     with open(path) as file:
         values = tuple(float(word) for word in file.read().split())
     if not values:

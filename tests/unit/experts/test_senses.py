@@ -20,13 +20,13 @@ from open_crema import modality
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.experts import senses
 from open_crema.experts.colour import depth_to_rgb
-from open_crema.media import Limits
+from open_crema.media import Clip, Limits
 
 LIMITS = Limits()
 
 
 def read(function, path, frames=4, limits=LIMITS):
-    return function(path, frames=frames, limits=limits)
+    return function(path, Clip(frames, limits))
 
 
 @pytest.mark.parametrize("kind", modality.BUILT_INS, ids=lambda kind: kind.name)

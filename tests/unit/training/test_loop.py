@@ -276,14 +276,14 @@ def test_a_log_that_was_deleted_is_begun_anew(tmp_path):
 
 def test_the_log_has_one_line_a_sub_step_and_one_an_epoch(tmp_path):
     full = Questions(items(10, PRESENCE[:1]))
-    run = trainer(tmp_path, full, accumulate=2, order=["audio", "video"])
+    run = trainer(tmp_path, full, accumulate=2)
     run.run()
     steps, epochs = of_kind(tmp_path, "step"), of_kind(tmp_path, "epoch")
     assert len(steps) + len(epochs) == len(log(tmp_path))
     assert [line["epoch"] for line in epochs] == [0, 1, 2]
     # 10 questions, 4 batches of 3, 2 optimizer steps an epoch
     assert [(s["step"], s["sense"]) for s in steps] == [
-        (step, sense) for step in range(6) for sense in ("audio", "video")
+        (step, sense) for step in range(6) for sense in run.config.model.senses
     ]
     assert [s["epoch"] for s in steps] == [0] * 4 + [1] * 4 + [2] * 4
     assert all(s["loss"] > 0 and s["gradient"] > 0 for s in steps)
@@ -321,12 +321,6 @@ def test_the_shared_q_former_is_trained_when_asked(tmp_path):
     assert any(n.startswith("qformer") for n in moved(before, run.model))
     with pytest.raises(ConfigError, match=r"qformer=always needs train\.strategy=joint"):
         trainer(tmp_path / "other", qformer="always")
-
-
-@pytest.mark.parametrize("order", [["video"], ["video", "audio", "flow"], ["video", "flow"]])
-def test_an_order_that_is_not_the_model_s_senses(tmp_path, order):
-    with pytest.raises(ConfigError, match=r"train\.order names .* it must hold each"):
-        trainer(tmp_path, order=order)
 
 
 def test_nothing_to_train_on(tmp_path):

@@ -1,4 +1,4 @@
-"""The only configuration schema: frozen dataclasses, YAML in and out, overridable by ``key=value``.
+"""The only configuration schema: frozen dataclasses.
 
 Each value that the paper, the released code and this project handle differently has a name here;
 ``docs/differences.md`` lists them all in one table. Defaults are the embedded scale and, where the
@@ -8,15 +8,10 @@ overlay that gives the released code's behaviour.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 from pydantic_core import PydanticCustomError
 
@@ -106,6 +101,8 @@ class EncodersConfig:
     audio_window: Positive = 5.0  # seconds
     audio_max_windows: Count = 12
     max_points: Count = 5000
+    voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
+    cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at
 
 
 @checked(frozen=True, config=_FORBID)
@@ -136,6 +133,8 @@ class LimitsConfig:
     bytes: Count = 4 * 2**30
     seconds: Positive = 3600.0
     pixels: Count = 64_000_000
+    points: Count = 10_000_000
+    files: Count = 1_000_000  # of one folder
 
 
 @checked(frozen=True, config=_FORBID)
@@ -148,6 +147,10 @@ class DataConfig:
     store: str | None = None  # feature store; default: a folder in the cache
     store_frames: Count = 8  # frames a clip in the store, of which a sample uses `frames`
     frames: Count = 4
+    # A file that cannot be used stops the run ("error"), leaves its sample out ("skip"), or leaves
+    # its sense out of the sample ("mask"); the last two name and count it.
+    on_error: Literal["error", "skip", "mask"] = "error"
+    workers: Whole = 0  # threads that extract features; 0: as many as there are cores
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
@@ -192,9 +195,27 @@ class AlignmentStageConfig:
 
 
 @checked(frozen=True, config=_FORBID)
+class SenseDropoutConfig:
+    """Senses withheld in training, so that every subset of them answers. No sample loses all.
+
+    "random": each sense of each sample, on its own, with probability ``rate``. "structured": with
+    probability ``rate`` a whole mini-batch is given one subset of the senses, each non-empty
+    proper one equally often.
+    """
+
+    kind: Literal["none", "random", "structured"] = "none"
+    rate: Share = 0.5
+    keep: tuple[str, ...] = ()  # senses that are never withheld
+
+
+@checked(frozen=True, config=_FORBID)
 class TrainConfig:
     strategy: Literal["sequential", "joint"] = "sequential"
-    order: tuple[str, ...] = ()  # sub-step order; default: as listed in model.senses
+    # Sub-steps of a mini-batch: "fixed", as listed in model.senses; "shuffled", anew for each.
+    order: Literal["fixed", "shuffled"] = "fixed"
+    # "own": only senses that train.init does not have are trained, and nothing else moves.
+    scope: Literal["all", "own"] = "all"
+    sense_dropout: SenseDropoutConfig = field(default_factory=SenseDropoutConfig)
     # When the shared Q-Former is trained: never (the paper's is pre-trained), in the alignment
     # stage only, or always, which needs strategy=joint.
     qformer: Literal["frozen", "alignment", "always"] = "frozen"
@@ -220,9 +241,11 @@ class TrainConfig:
     threads: Whole = 0  # 0: torch's default
 
     def __post_init__(self) -> None:
-        if len(set(self.order)) != len(self.order):
-            raise ConfigError(f"train.order names a sense twice: {', '.join(self.order)}")
-        for sense in self.order:
+        if self.scope == "own" and self.init is None:
+            raise ConfigError(
+                "train.scope=own adds senses to a trained model: name its folder as train.init"
+            )
+        for sense in self.sense_dropout.keep:
             modality.get(sense)
 
 
@@ -232,6 +255,7 @@ class EvalConfig:
     max_new_tokens: Count = 10
     beams: Count = 1
     length_penalty: float = 1.0  # of beam search; the released code has -1
+    on_error: Literal["error", "skip", "mask"] = "skip"  # as data.on_error, for evaluation
 
 
 @checked(frozen=True, config=_FORBID)
@@ -245,148 +269,3 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-
-
-def from_dict(data: Mapping[str, Any], *, where: str = "config", schema: type[Any] = Config) -> Any:
-    """A configuration object from plain data.
-
-    Raises ConfigError with ``where`` and the full key of each unknown or ill-typed value; for an
-    unknown key, the nearest valid one.
-    """
-    try:
-        return TypeAdapter(schema).validate_python(dict(data))
-    except ValidationError as error:
-        lines = [_explain(e["loc"], e["msg"], e["type"], schema) for e in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _explain(location: tuple[int | str, ...], message: str, kind: str, schema: type[Any]) -> str:
-    key = ".".join(str(part) for part in location)
-    if kind not in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{key}: {message[:1].lower()}{message[1:]}"
-    section, _, name = key.rpartition(".")
-    valid = [k.rpartition(".") for k in sorted(_keys(schema), key=lambda k: k.count("."))]
-    beside = [last for above, _, last in valid if above == section]
-    near = [(above, last) for above, _, last in valid if last == name]
-    near += [(section, last) for last in difflib.get_close_matches(name, beside, n=1)]
-    if near:
-        return f"unknown key {key!r}, did you mean {'.'.join(near[0]).lstrip('.')!r}?"
-    return f"unknown key {key!r}; {section or 'the top level'} has {', '.join(beside)}"
-
-
-def _keys(schema: type[Any], prefix: str = "") -> list[str]:
-    keys = []
-    for f in dataclasses.fields(schema):
-        keys.append(prefix + f.name)
-        default = f.default_factory
-        if isinstance(default, type) and dataclasses.is_dataclass(default):
-            keys += _keys(default, f"{prefix}{f.name}.")
-    return keys
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain data (lists, dicts, scalars) that :func:`from_dict` gives back unchanged."""
-    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
-    return plain
-
-
-def to_yaml(config: Any) -> str:
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
-
-
-def load(
-    path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[Path] = ()
-) -> Config:
-    """Reads a YAML file, lays overlays and then ``a.b=value`` overrides over it.
-
-    A file may start from another by ``base: other.yaml`` (relative to itself).
-    Raises ConfigError for a missing or broken file and for whatever does not fit the schema.
-    """
-    data = _read_yaml(Path(path))
-    for overlay in overlays:
-        data = _merge(data, _read_yaml(overlay))
-    for override in overrides:
-        data = _merge(data, _parse_override(override))
-    where = " + ".join(str(source) for source in (path, *overlays, *overrides))
-    config: Config = from_dict(data, where=where)
-    return config
-
-
-def override(config: Config, overrides: Sequence[str]) -> Config:
-    """The configuration with ``a.b=value`` overrides laid over it."""
-    data = to_dict(config)
-    for text in overrides:
-        data = _merge(data, _parse_override(text))
-    changed: Config = from_dict(data, where=" + ".join(["overrides", *overrides]))
-    return changed
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-# A nesting too deep, and scalars that look like a date or a number but are none.
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError)
-
-
-def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """above: the files whose ``base`` led here."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        named = f", which {above[-1]} names as its base" if above else ""
-        raise ConfigError(f"{path}: no such configuration file{named}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-    try:
-        data = yaml.load(text, _Loader)
-    except _NOT_YAML as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(data).__name__}")
-    base = data.pop("base", None)
-    if base is None:
-        return data
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base: expected the path of a YAML file, found {base!r}")
-    above = (*above, path.resolve())
-    if (path.parent / base).resolve() in above:
-        raise ConfigError(f"{path}: base: {base} leads back to itself")
-    return _merge(_read_yaml(path.parent / base, above), data)
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.lstrip("-").partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {text!r}: write key=value, as in train.epochs=3")
-    try:
-        parsed: Any = yaml.load(value, _Loader) if value else None
-    except _NOT_YAML:
-        raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
-    for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return dict(parsed)
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
-    return merged
