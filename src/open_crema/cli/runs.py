@@ -1,0 +1,76 @@
+"""crema train, eval, cost: what a configuration file says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from open_crema.cli.arguments import command, overridable
+from open_crema.errors import ConfigError
+
+
+def add(commands: Any) -> None:
+    train = command(commands, "train", _train, "Train adapters and fusion as a YAML file says.")
+    train.add_argument("config", help="YAML file")
+    train.add_argument("--fresh", action="store_true", help="discard an unfinished run in `out`")
+    overridable(train)
+
+    score = command(commands, "eval", _eval, "Score a trained model, with chance and blind rows.")
+    score.add_argument("config", help="the YAML file of its training, or its model folder")
+    score.add_argument("--model", type=Path, help="model folder; default: the one in `out`")
+    score.add_argument("--data", type=Path, help="data file; default: data.test")
+    score.add_argument("--senses", nargs="+", action="extend", help="give it only these senses")
+    score.add_argument("--results", type=Path, help="where results go; default: beside the model")
+    score.add_argument("--json", action="store_true", help="print results.json instead of a table")
+    overridable(score)
+
+    cost = command(commands, "cost", _cost, "Count trainable and frozen parameters by part.")
+    cost.add_argument("config", help="YAML file")
+    cost.add_argument("--json", action="store_true")
+    overridable(cost)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from open_crema import config, experiment
+
+    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
+    folder = experiment.train(loaded, fresh=options.fresh)
+    print(folder)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from open_crema import experiment
+    from open_crema.evaluation import report
+
+    config, folder = experiment.load_run(options.config, options.overrides, options.overlay)
+    if options.data is not None:
+        config = replace(config, data=replace(config.data, test=str(options.data)))
+    if options.model is None and not folder.exists():
+        raise ConfigError(
+            f"no trained model at {folder}; run `crema train {options.config}` first, or name a "
+            "model folder by --model"
+        )
+    folder = options.model or folder
+    out = options.results or folder.absolute().parent / "results"  # the folder may be "."
+    found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
+    if options.json:
+        print((out / "results.json").read_text(encoding="utf-8"), end="")
+    else:
+        Console().print(report.table(found.summary()))
+        print(f"written to {out}")
+
+
+def _cost(options: argparse.Namespace) -> None:
+    from open_crema import config, cost
+
+    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
+    if options.json:
+        counted = cost.count(loaded.model, train_qformer=loaded.train.qformer != "frozen")
+        print(json.dumps(cost.to_dict(counted), indent=2))
+    else:
+        Console().print(cost.main_table(loaded))
