@@ -17,8 +17,9 @@ from rich.table import Table
 
 from open_crema import config, cost, experiment
 from open_crema.evaluation import metrics
-from open_crema.model.files import from_pretrained, replacing
+from open_crema.model.files import from_pretrained
 from open_crema.predictor import Predictor
+from open_crema.storage import replacing
 
 
 def main() -> None:

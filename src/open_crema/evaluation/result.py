@@ -17,7 +17,8 @@ from open_crema.config import Config, to_dict
 from open_crema.errors import CremaError, DataError
 from open_crema.evaluation import metrics
 from open_crema.model.crema import Crema
-from open_crema.model.files import fingerprint, write_json
+from open_crema.model.files import fingerprint
+from open_crema.storage import write_json
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from open_crema.errors import WeightsError
 from open_crema.model.crema import Crema
-from open_crema.model.files import read_json, read_tensors, replacing, write_json, write_tensors
+from open_crema.storage import read_json, read_tensors, replacing, write_json, write_tensors
 
 PREFIX = "step-"
 _DIGITS = "[0-9]" * 8 + "*"

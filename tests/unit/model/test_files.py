@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import tiny
+from open_crema import storage
 from open_crema.backbones.base import Backbone
 from open_crema.config import Config
 from open_crema.errors import CremaError, WeightsError
 from open_crema.model import files
 from open_crema.model.crema import Crema
-from open_crema.model.files import from_pretrained, replacing, run_of, save_pretrained
+from open_crema.model.files import from_pretrained, run_of, save_pretrained
 
 SENSES = ("flow", "video", "audio")
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
@@ -327,34 +328,6 @@ def test_a_new_model_replaces_all_of_the_old_one(llm, saved):
     assert [p.name for p in saved.parent.iterdir()] == ["model"]
 
 
-def test_what_an_earlier_writer_of_the_same_number_left_is_swept(tmp_path):
-    place = tmp_path / "m"
-    with replacing(place) as left:
-        pass
-    left.mkdir()
-    (left / "stale").write_text("x")
-    with replacing(place) as new:
-        (new / "whole").write_text("y")
-    assert snapshot(place) == {"whole": b"y"}
-
-
-def test_a_failure_to_move_the_new_model_in_puts_the_old_one_back(tmp_path, monkeypatch):
-    place = tmp_path / "m"
-    with replacing(place) as new:
-        (new / "a").write_text("old")
-    rename = Path.rename
-
-    def failing(self: Path, target: Path) -> Path:
-        if ".new-" in self.name:
-            raise PermissionError("no")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises((OSError, CremaError)), replacing(place) as new:
-        (new / "a").write_text("new")
-    assert snapshot(place) == {"a": b"old"}
-
-
 def test_a_folder_of_other_things_is_not_replaced(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with suppress(CremaError):
@@ -393,27 +366,10 @@ def test_a_file_is_not_replaced_by_a_folder(model, tmp_path):
     assert (tmp_path / "notes").is_file()
 
 
-def test_an_interrupt_between_the_two_renames_puts_the_old_model_back(tmp_path, monkeypatch):
-    place = tmp_path / "m"
-    with replacing(place) as new:
-        (new / "a").write_text("old")
-    rename = Path.rename
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if ".new-" in self.name:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), replacing(place) as new:
-        (new / "a").write_text("new")
-    assert snapshot(place) == {"a": b"old"}
-
-
 def test_a_full_disk_is_an_error_that_names_the_place(model, tmp_path, monkeypatch):
     def full(tensors, path):
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(storage, "save_file", full)
     with pytest.raises(WeightsError, match="model"):
         save_pretrained(model, tmp_path / "model")

@@ -13,7 +13,7 @@ import tiny
 from open_crema.config import TrainConfig
 from open_crema.errors import WeightsError
 from open_crema.model.crema import Crema
-from open_crema.model.files import read_tensors
+from open_crema.storage import read_tensors
 from open_crema.training import checkpoint
 from open_crema.training.optimizer import build_optimizer
 

@@ -23,7 +23,8 @@ from open_crema.data import sampler
 from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
-from open_crema.model.files import from_pretrained, read_tensors
+from open_crema.model.files import from_pretrained
+from open_crema.storage import read_tensors
 from open_crema.training import checkpoint
 from open_crema.training.loop import Trainer
 
