@@ -14,7 +14,7 @@ ROOT = Path(open_crema.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "config", "features", "modality", "weights", "progress", "storage"},
+    {"errors", "config", "features", "modality", "weights", "progress", "sense_costs", "storage"},
     {"media"},
     {"experts", "encoders", "backbones"},
     {"data", "tasks", "senseqa"},

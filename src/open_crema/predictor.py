@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from open_crema import modality
+from open_crema import modality, weights
 from open_crema.config import DataConfig, EvalConfig
 from open_crema.data.dataset import FeatureDataset
-from open_crema.data.extract import Extractor
+from open_crema.data.extract import Extractor, Source
 from open_crema.data.sample import Batch, Sample
 from open_crema.data.store import FeatureStore
 from open_crema.errors import ConfigError, CremaError, MediaError, SenseAbsent
@@ -23,6 +23,7 @@ from open_crema.evaluation.metrics import choose
 from open_crema.features import Features
 from open_crema.media import Limits
 from open_crema.model.crema import UNTRAINED, Crema
+from open_crema.sense_costs import SenseCosts, cheapest_first
 from open_crema.tasks.jsonl import multiple_choice, open_ended
 
 PathLike = str | os.PathLike[str]
@@ -47,32 +48,55 @@ class UsedSense:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """Early exit at inference.
+
+    probability: of the answer, among the options or, for an open question, of all its tokens.
+    threshold: what it had to pass. rounds: answers made, each with one sense more. spared: the
+    senses that were not needed, with the seconds that each would have been expected to take.
+    """
+
+    probability: float
+    threshold: float
+    rounds: int
+    spared: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Answer:
     """options: in the order in which they were given; None for an open question. absent: the
     senses that the model knows and did not get, with the reason. seconds: of reading and encoding
-    each sense ("read+encode", once for all questions) and of this answer ("answer")."""
+    each sense ("read+encode", once for all questions) and of this answer ("answer"). confidence:
+    None where none was asked for."""
 
     answer: str
     options: tuple[OptionProbability, ...] | None
     senses: Mapping[str, UsedSense]
     absent: Mapping[str, str]
     seconds: Mapping[str, Any]
+    confidence: Confidence | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: answer, options (only where some were given), senses, absent, seconds."""
+        """Plain data; options and confidence only where they were asked for."""
         plain: dict[str, Any] = {"answer": self.answer}
         if self.options is not None:
             plain["options"] = [asdict(option) for option in self.options]
         plain["senses"] = {name: asdict(sense) for name, sense in self.senses.items()}
+        if self.confidence is not None:
+            plain["confidence"] = asdict(self.confidence)
         return {**plain, "absent": dict(self.absent), "seconds": dict(self.seconds)}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Media:
-    batch: Batch
-    senses: Mapping[str, UsedSense]
-    absent: Mapping[str, str]
+    """The media at hand. order: senses in the order in which they are read; seconds: what each is
+    expected to take; batch: what has been read; absent: what turned out not to be there."""
+
+    dataset: FeatureDataset
+    order: list[str]
     seconds: Mapping[str, float]
+    batch: Batch
+    absent: dict[str, str]
 
 
 class Predictor:
@@ -80,7 +104,11 @@ class Predictor:
 
     data: its frames, store_frames and limits are used, which should be those of training. eval:
     how open questions are answered. store: where features are kept between runs; None keeps none.
-    The model is put into evaluation mode.
+    confidence: None reads every sense at once. Below 1, senses are read one by one, the cheapest
+    first (as measured on this machine), until an answer's probability is above it; what an earlier
+    question has read is not used before its turn. Train with ``train.sense_dropout``, or the model
+    has never answered with so few. At 1 every sense is used, as with None.
+    The model is put into evaluation mode. Raises ConfigError for a confidence outside (0, 1].
     """
 
     def __init__(
@@ -90,11 +118,16 @@ class Predictor:
         data: DataConfig | None = None,
         eval: EvalConfig | None = None,
         store: FeatureStore | None = None,
+        confidence: float | None = None,
     ) -> None:
+        if confidence is not None and not 0 < confidence <= 1:
+            raise ConfigError(f"confidence {confidence:g}: give a probability above 0, at most 1")
         data = data or DataConfig()
         self.model = model.eval()
         self.config = eval or EvalConfig()
         self.frames = data.frames
+        self.confidence = confidence
+        self._costs = SenseCosts(weights.home() / "sense_costs.json")
         self._extractor = _TimedExtractor(
             model.senses,
             model.config.encoders,
@@ -107,7 +140,8 @@ class Predictor:
     def set_media(
         self, video: PathLike | None = None, senses: Mapping[str, PathLike] | None = None
     ) -> None:
-        """Reads and encodes what the next questions are about; forgets what was there before.
+        """What the next questions are about; forgets what was there before. Reads and encodes every
+        sense or, with a confidence, the first one that there is.
 
         video: also serves the senses that can be made from it. senses: name -> its own file or
         folder.
@@ -126,46 +160,113 @@ class Predictor:
         name = Path(next(iter(media.values()))).name
         self._extractor.seconds.clear()
         sample = Sample(id=name, question="", media=media)
-        dataset = FeatureDataset([sample], self._extractor, frames=self.frames, memory_bytes=0)
-        batch = dataset.batch([0])
-        absent = {sense: next(iter(why)) for sense, why in dataset.absent.items() if why}
-        if not batch.senses:
-            reasons = "; ".join(f"{sense}: {reason}" for sense, reason in absent.items())
+        found = self._open(sample)
+        self._read(found, found.order if self._patient else [])
+        for sense in found.order:
+            if found.batch.senses:
+                break
+            self._read(found, [sense])
+        if not found.batch.senses:
+            reasons = "; ".join(f"{sense}: {reason}" for sense, reason in found.absent.items())
             raise MediaError(f"{name}: nothing to look at or listen to ({reasons})")
-        for sense in self.model.untrained:
-            absent.setdefault(sense, UNTRAINED)
-        batch = batch.only(s for s in batch.senses if s not in absent)
-        batch = batch.to(self.model.backbone.device)
-        self._media = _Media(batch, self._used(batch), absent, dict(self._extractor.seconds))
+        self._media = found
+
+    @property
+    def _patient(self) -> bool:
+        """Whether every sense is used, however sure the answer is without."""
+        return self.confidence is None or self.confidence >= 1
 
     def ask(self, question: str, options: Sequence[str] | None = None) -> Answer:
         """The answer to a question: one of the options where there are some, else free text.
 
         Raises CremaError for an empty question, for options that are not 2 to 26 different texts,
-        and before any media were given.
+        and before any media were given; with a confidence also MediaError, as :meth:`set_media`.
         """
         if self._media is None:
             raise CremaError("no media to ask about: call set_media() first")
+        media = self._media
         sample = _sample(question, options)
-        batch = replace(self._media.batch, samples=(sample,))
-        start = time.perf_counter()
-        shares = None
+        start, before = time.perf_counter(), sum(self._extractor.seconds.values())
+        rounds = 0
+        for used in self._rounds(media):
+            batch = replace(media.batch.only(used), samples=(sample,))
+            found = self._answer(batch)
+            rounds += 1
+            if self.confidence is not None and found.probability > self.confidence:
+                break
+        reading = dict(self._extractor.seconds)
+        answering = time.perf_counter() - start - (sum(reading.values()) - before)
+        sure = None
+        if self.confidence is not None:
+            spared = {s: t for s, t in media.seconds.items() if s not in (*used, *media.absent)}
+            sure = Confidence(found.probability, self.confidence, rounds, spared)
+        took = {"read+encode": reading, "answer": answering}
+        return Answer(found.text, found.options, self._used(batch), dict(media.absent), took, sure)
+
+    def _rounds(self, media: _Media) -> Iterator[list[str]]:
+        """The senses that an answer is made from: one more each time, or all of them at once."""
+        used: list[str] = []
+        for sense in media.order:
+            self._read(media, [sense])
+            if sense not in media.absent:
+                used.append(sense)
+                if not self._patient:
+                    yield used
+        if self._patient:
+            yield used
+
+    def _answer(self, batch: Batch) -> _Found:
+        sample = batch.samples[0]
         if sample.options:
             scores = self.model.score(batch)
-            text = sample.options[choose(scores)[0]]
-            pairs = zip(sample.options, scores.probabilities()[0].tolist(), strict=True)
-            shares = tuple(OptionProbability(option, p) for option, p in pairs)
-        else:
-            config = self.config
-            found = self.model.generate(
-                batch,
-                max_new_tokens=config.max_new_tokens,
-                beams=config.beams,
-                length_penalty=config.length_penalty,
-            )
-            text = found.texts[0]
-        took = {"read+encode": self._media.seconds, "answer": time.perf_counter() - start}
-        return Answer(text, shares, self._media.senses, self._media.absent, took)
+            shares = scores.probabilities()[0].tolist()
+            best = choose(scores)[0]
+            pairs = zip(sample.options, shares, strict=True)
+            options = tuple(OptionProbability(option, p) for option, p in pairs)
+            return _Found(sample.options[best], options, shares[best])
+        config = self.config
+        said = self.model.generate(
+            batch,
+            max_new_tokens=config.max_new_tokens,
+            beams=config.beams,
+            length_penalty=config.length_penalty,
+        ).texts[0]
+        probability = 0.0
+        if self.confidence is not None:
+            one = replace(batch, samples=(replace(sample, options=(said,)),))
+            probability = float(self.model.score(one).log_likelihood[0, 0].exp())
+        return _Found(said, None, probability)
+
+    def _open(self, sample: Sample) -> _Media:
+        """The sample's senses in the order in which they are read; nothing is read yet."""
+        absent: dict[str, str] = dict.fromkeys(self.model.untrained, UNTRAINED)
+        keys: dict[str, str] = {}
+        for sense in self.model.senses:
+            source = self._extractor.source(sample, sense)
+            if isinstance(source, SenseAbsent):
+                absent.setdefault(sense, source.reason)
+            elif sense not in absent:
+                keys[sense] = _cost_key(sense, source)
+        seconds = self._costs.expected(keys)
+        order = list(keys) if self._patient else cheapest_first(keys, seconds)
+        dataset = FeatureDataset([sample], self._extractor, frames=self.frames)
+        return _Media(dataset, order, seconds, Batch((sample,)), absent)
+
+    def _read(self, media: _Media, senses: Sequence[str]) -> None:
+        """Reads what has not been read; notes what each took, or that it is not there."""
+        new = [s for s in senses if s not in media.batch.senses and s not in media.absent]
+        if not new:
+            return
+        sample = media.dataset.samples[0]
+        batch = media.dataset.batch([0], senses=new).to(self.model.backbone.device)
+        media.batch = replace(media.batch, senses={**media.batch.senses, **batch.senses})
+        for sense in new:
+            if sense not in batch.senses:
+                media.absent[sense] = next(iter(media.dataset.absent[sense]))
+            source = self._extractor.source(sample, sense)
+            if self._extractor.store is None and isinstance(source, Source):
+                self._costs.note(_cost_key(sense, source), self._extractor.seconds[sense])
+        self._costs.save()
 
     def _check(self, paths: Mapping[str, PathLike]) -> None:
         known = ", ".join(self.model.senses)
@@ -190,6 +291,19 @@ class Predictor:
             gate = float(shares[sense]) if sense in shares else 0.0
             used[sense] = UsedSense(gate if gated else None, int(x.segments.sum()))
         return used
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An answer, and its probability (0 for an open question where nobody asked)."""
+
+    text: str
+    options: tuple[OptionProbability, ...] | None
+    probability: float
+
+
+def _cost_key(sense: str, source: Source) -> str:
+    return f"{sense} by {source.maker}"
 
 
 class _TimedExtractor(Extractor):

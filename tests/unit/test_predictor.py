@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 import media_factory
 import tiny
+from open_crema import modality
 from open_crema.config import DataConfig, EvalConfig
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch, Sample
@@ -54,7 +56,8 @@ class Loudness:
 
 
 @pytest.fixture(autouse=True)
-def _encoders(monkeypatch):
+def _encoders(monkeypatch, tmp_path):
+    monkeypatch.setenv("CREMA_HOME", str(tmp_path / "home"))
     Brightness.calls = 0
     monkeypatch.setattr(
         "open_crema.data.extract.encoder_for",
@@ -320,3 +323,130 @@ def test_a_question_longer_than_the_prompt_is_refused(media):
     p.set_media(media["clip"])
     with pytest.raises(CremaError, match="max_text_tokens"):
         p.ask("why " * 2000)
+
+
+SURE = ("video", "audio", "flow")
+
+
+def costs(tmp_path, **seconds):
+    """What an earlier process measured: one second figure a sense."""
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    kinds = {sense: modality.get(sense) for sense in seconds}
+    measured = {f"{s} by {kinds[s].expert}": [value] for s, value in seconds.items()}
+    (home / "sense_costs.json").write_text(json.dumps(measured))
+
+
+@pytest.mark.parametrize("options", [OPTIONS, None])
+def test_at_confidence_1_nothing_changes(media, options):
+    answers = []
+    for confidence in (None, 1.0):
+        p = predictor(*SURE, confidence=confidence)
+        p.set_media(media["clip"])
+        answers.append(p.ask("What is it?", options).to_dict())
+    plain, sure = answers
+    assert sure.pop("confidence")["spared"] == {}
+    for answer in answers:
+        del answer["seconds"]
+    assert plain == sure
+
+
+def test_a_low_confidence_reads_the_cheapest_sense_alone(media, tmp_path):
+    costs(tmp_path, video=0.5, audio=0.2, flow=2.5)
+    p = predictor(*SURE, confidence=1e-6)
+    p.set_media(media["clip"])
+    answer = p.ask("What is it?", OPTIONS)
+    assert list(answer.senses) == ["audio"]
+    assert answer.confidence.spared == {"video": 0.5, "flow": 2.5}
+    assert answer.confidence.rounds == 1
+    assert Brightness.calls == 0
+    assert answer.confidence.probability == max(o.probability for o in answer.options)
+    alone = Predictor(tiny.crema(*SURE))
+    alone.set_media(senses={"audio": media["clip"]})
+    expected = alone.ask("What is it?", OPTIONS)
+    assert answer.options == expected.options
+
+
+def test_senses_are_added_until_the_answer_is_sure_enough(media, tmp_path):
+    probabilities = []
+    for senses in (["audio"], ["video", "audio"], list(SURE)):
+        p = predictor(*SURE)
+        p.set_media(media["clip"])
+        batch = p._media.batch.only(senses)
+        sample = jsonl_sample("What is it?", OPTIONS)
+        scored = p.model.score(Batch((sample,), batch.senses))
+        probabilities.append(float(scored.probabilities().max()))
+    for threshold in (p - 1e-4 for p in probabilities):
+        costs(tmp_path, video=0.5, audio=0.2, flow=2.5)  # not what the predictors above took
+        p = predictor(*SURE, confidence=threshold)
+        p.set_media(media["clip"])
+        found = p.ask("What is it?", OPTIONS)
+        passed = [i for i, q in enumerate(probabilities) if q > threshold]
+        assert found.confidence.rounds == len(found.senses) == passed[0] + 1
+        assert found.confidence.probability == pytest.approx(probabilities[passed[0]], abs=1e-5)
+    p = predictor(*SURE, confidence=max(probabilities) + 1e-3)
+    p.set_media(media["clip"])
+    everything = p.ask("What is it?", OPTIONS)
+    assert set(everything.senses) == set(SURE)
+    assert everything.confidence.spared == {}
+
+
+def test_an_answer_does_not_depend_on_what_an_earlier_question_read(media):
+    p = predictor(*SURE, confidence=1e-6)
+    p.set_media(media["clip"])
+    before = p.ask("What is it?", OPTIONS)
+    p.confidence = 0.9999
+    assert len(p.ask("How many?", OPTIONS).senses) == 3
+    p.confidence = 1e-6
+    after = p.ask("What is it?", OPTIONS)
+    assert after.options == before.options
+    assert list(after.senses) == list(before.senses)
+
+
+def test_an_absent_cheap_sense_costs_no_round(media, tmp_path):
+    costs(tmp_path, video=0.5, audio=0.2, flow=2.5)
+    p = predictor(*SURE, confidence=1e-6)
+    p.set_media(media["mute"])
+    answer = p.ask("What is it?", OPTIONS)
+    assert list(answer.senses) == ["video"]
+    assert "mute" in answer.absent["audio"]
+    assert list(answer.confidence.spared) == ["flow"]
+
+
+def test_the_probability_of_an_open_answer_is_that_of_its_tokens(media):
+    p = predictor(*SURE, confidence=0.999999)
+    p.set_media(media["clip"])
+    answer = p.ask("What is it?")
+    said = p._media.batch
+    sample = Sample("", jsonl.open_ended("What is it?"), {}, (answer.answer,))
+    loss = p.model.forward(Batch((sample,), said.senses)).loss
+    tokens = len(p.model.backbone.target(answer.answer))
+    assert answer.confidence.probability == pytest.approx(math.exp(-loss.item() * tokens), rel=1e-4)
+
+
+def test_costs_are_measured_and_kept_for_the_next_process(media, tmp_path):
+    predictor(*SURE).set_media(media["clip"])
+    kept = json.loads((tmp_path / "home" / "sense_costs.json").read_text())
+    assert len(kept) == 3
+    assert all(len(values) == 1 and values[0] > 0 for values in kept.values())
+    predictor(*SURE).set_media(media["clip"])
+    again = json.loads((tmp_path / "home" / "sense_costs.json").read_text())
+    assert all(len(values) == 2 for values in again.values())
+
+
+def test_a_damaged_or_unwritable_record_of_costs_is_no_obstacle(media, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "sense_costs.json").write_text("[not json")
+    predictor(*SURE, confidence=0.5).set_media(media["clip"])
+    shutil.rmtree(home)
+    home.write_text("a file where the folder should be")
+    p = predictor(*SURE, confidence=0.5)
+    p.set_media(media["clip"])
+    assert p.ask("What is it?", OPTIONS).answer in OPTIONS
+
+
+@pytest.mark.parametrize("confidence", [0.0, -0.5, 1.01, float("nan")])
+def test_a_confidence_that_is_no_probability(confidence):
+    with pytest.raises(ConfigError, match="give a probability"):
+        predictor(confidence=confidence)

@@ -22,6 +22,12 @@ def add(commands: Any) -> None:
         "--sense", action="append", default=[], metavar="NAME=PATH", help="file of another sense"
     )
     ask.add_argument("--options", nargs="+", action="extend", help="choose among these answers")
+    ask.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="read senses one by one, cheapest first, until the answer's probability is above P",
+    )
     ask.add_argument("--json", action="store_true")
 
 
@@ -41,7 +47,9 @@ def _ask(options: argparse.Namespace) -> None:
         )
     start = time.perf_counter()
     run = run_of(folder)
-    predictor = Predictor(from_pretrained(folder), data=run.data, eval=run.eval)
+    predictor = Predictor(
+        from_pretrained(folder), data=run.data, eval=run.eval, confidence=options.confidence
+    )
     loading = time.perf_counter() - start
     predictor.set_media(None if options.video == "-" else options.video, senses)
     answer = predictor.ask(options.question, options.options).to_dict()
@@ -55,6 +63,11 @@ def _ask(options: argparse.Namespace) -> None:
     for name, used in answer["senses"].items():
         gate = "" if used["gate"] is None else f", {100 * used['gate']:.0f} % of the fused tokens"
         print(f"used {name}: {used['segments']} segments{gate}", file=sys.stderr)
+    if "confidence" in answer:
+        sure = answer["confidence"]
+        print(f"probability {100 * sure['probability']:.1f} %", file=sys.stderr)
+        for name, seconds in sure["spared"].items():
+            print(f"did not need {name}: about {seconds:.2f} s saved", file=sys.stderr)
     for name, reason in answer["absent"].items():
         print(f"without {name}: {reason}", file=sys.stderr)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from open_crema.data import sampler
 from open_crema.data.extract import Extractor, Source
@@ -49,14 +49,23 @@ class FeatureDataset:
         return counts
 
     def batch(
-        self, indices: Sequence[int], *, training: bool = False, epoch: int = 0, seed: int = 0
+        self,
+        indices: Sequence[int],
+        *,
+        training: bool = False,
+        epoch: int = 0,
+        seed: int = 0,
+        senses: Collection[str] | None = None,
     ) -> Batch:
         """The samples at these places. What a sample gets does not depend on the others.
 
+        senses: those that are read, by default all of the extractor's.
+
         Raises MediaError where a file is missing or broken.
         """
+        wanted = self.extractor.senses if senses is None else senses
         return collate(
-            [(self.samples[i], self._features(i, training, epoch, seed)) for i in indices]
+            [(self.samples[i], self._features(i, training, epoch, seed, wanted)) for i in indices]
         )
 
     def batches(
@@ -78,11 +87,13 @@ class FeatureDataset:
             yield self.batch(chosen, training=training, epoch=epoch, seed=seed)
 
     def _features(
-        self, index: int, training: bool, epoch: int, seed: int
+        self, index: int, training: bool, epoch: int, seed: int, senses: Collection[str]
     ) -> Mapping[str, Features]:
         sample = self.samples[index]
         found = {}
         for sense, modality in self.extractor.modalities.items():
+            if sense not in senses:
+                continue
             features = self._read(sample, sense)
             if isinstance(features, SenseAbsent):
                 self._absent[index, sense] = features.reason
