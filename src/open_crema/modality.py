@@ -67,6 +67,7 @@ class Modality:
 
 
 _READERS = "open_crema.experts.senses"
+_RGBD = "open_crema.experts.rgbd"
 
 BUILT_INS: tuple[Modality, ...] = (
     Modality("video", "Frame", "vision", f"{_READERS}:read_pictures", f"{_READERS}:read_pictures"),
@@ -87,7 +88,14 @@ BUILT_INS: tuple[Modality, ...] = (
         f"{_READERS}:flow_of_video",
         cost=3.0,
     ),
-    Modality("depth", "Depth Map", "vision", f"{_READERS}:read_depth_pictures", cost=2.0),
+    Modality(
+        "depth",
+        "Depth Map",
+        "vision",
+        f"{_READERS}:read_depth_pictures",
+        f"{_RGBD}:depth_of_rgbd",
+        cost=2.0,
+    ),
     Modality("normal", "Surface Normal", "vision", f"{_READERS}:read_pictures", cost=2.0),
     Modality(
         "point",

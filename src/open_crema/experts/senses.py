@@ -14,10 +14,12 @@ from open_crema.encoders.points import Points
 from open_crema.errors import MediaError
 from open_crema.experts.colour import depth_to_rgb, flow_to_rgb
 from open_crema.experts.flow import dis_flow
+from open_crema.experts.rgbd import depth_of_rgbd
 from open_crema.media import (
     Audio,
     Clip,
     Frames,
+    is_rgbd,
     read_audio,
     read_depth,
     read_frame_pairs,
@@ -45,7 +47,10 @@ def flow_of_video(path: PathLike, clip: Clip) -> Frames:
 
 def read_depth_pictures(path: PathLike, clip: Clip) -> Frames:
     """Depth as pictures. Metric depth (16-bit PNG, .npy, .npz) is coloured by the fixed scale;
-    what was drawn as pictures already (8-bit images, a video) is taken as it is."""
+    what was drawn as pictures already (8-bit images, a video) is taken as it is. Of an RGB-D folder
+    it is the depth."""
+    if is_rgbd(path):
+        return depth_of_rgbd(path, clip)
     try:
         return read_frames(path, clip.frames, limits=clip.limits)
     except MediaError as error:

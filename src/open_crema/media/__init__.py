@@ -15,6 +15,7 @@ from open_crema.media.frames import (
     read_frames,
     read_time_line,
 )
+from open_crema.media.rgbd import Rgbd, is_rgbd, read_rgbd
 from open_crema.media.source import Limits
 
 __all__ = [
@@ -24,11 +25,14 @@ __all__ = [
     "Frames",
     "Limits",
     "MediaInfo",
+    "Rgbd",
     "TimeLine",
+    "is_rgbd",
     "probe",
     "read_audio",
     "read_depth",
     "read_frame_pairs",
     "read_frames",
+    "read_rgbd",
     "read_time_line",
 ]

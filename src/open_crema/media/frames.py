@@ -1,4 +1,4 @@
-"""Pictures from any source: a video file, one image, or a folder of images."""
+"""Pictures from any source: a video file, one image, or a folder of images or of RGB-D."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from open_crema.media import timeline
 from open_crema.media.clip import Clip, TimeLine
 from open_crema.media.container import moving_pictures, opened
 from open_crema.media.images import read_picture, stack
+from open_crema.media.rgbd import find_layout
 from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, list_images, locate
 from open_crema.media.timeline import Floats, Indices
 from open_crema.media.video import Pictures, read_video
@@ -52,7 +53,8 @@ def read_frames(
     intervals of the duration. A source with fewer frames gives all: S = min(count, n).
 
     Args:
-        path: a video file, one image, or a folder of images, taken in natural order of names.
+        path: a video file, one image, or a folder of images, taken in natural order of names; of an
+            RGB-D folder the colour pictures, at the times that it states itself.
         folder_fps: frames per second of images, which do not say so themselves.
 
     Raises SenseAbsent("video") when the file holds no moving pictures (sound); MediaError when it
@@ -140,8 +142,12 @@ def _read(
         return index.starts, index.end, images
     if kind == "array":
         raise MediaError(f"{path}: holds an array, not pictures: give it as depth (read_depth)")
-    files = list_images(path) if kind == "folder" else [path]
-    starts, end = timeline.regular(len(files), folder_fps)
+    layout = find_layout(path) if kind == "folder" else None
+    if layout is not None:
+        files, (starts, end) = list(layout.colour), layout.time_line(folder_fps, limits)
+    else:
+        files = list_images(path) if kind == "folder" else [path]
+        starts, end = timeline.regular(len(files), folder_fps)
     chosen = [files[i] for i in choose(starts, end).tolist()]
     for file in chosen:
         locate(file, limits)

@@ -119,9 +119,9 @@ def list_images(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[
             f"{folder}: the folder mixes images of several formats ({' '.join(sorted(found))}): "
             f"keep each sequence in a folder of its own"
         )
-    return sorted(files, key=lambda file: _natural(file.name))
+    return sorted(files, key=lambda file: natural(file.name))
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def natural(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"([0-9]+)", name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

@@ -211,7 +211,10 @@ def test_absences_and_their_reasons(encoders, media, make):
     }
     assert counts["audio"].absent["the file has no sound track"] == 2
     assert counts["video"].absent == {"no file given, and no video to make it from": 1}
-    assert counts["depth"].absent == {"no file given, and no expert makes it from video": 5}
+    assert counts["depth"].absent == {
+        "no file given, and the file is not an RGB-D folder that it could be made from": 4,
+        "no file given, and no video to make it from": 1,
+    }
     for count in counts.values():
         assert count.present + sum(count.absent.values()) == len(samples)
         assert not any(str(media) in reason for reason in count.absent)
