@@ -9,6 +9,7 @@ from pathlib import Path
 
 from open_crema import progress, weights
 from open_crema.config import Config, EncodersConfig
+from open_crema.data.entry import About
 from open_crema.data.sample import UNTIMED, Sample, Timing
 from open_crema.data.store import FeatureStore, as_stored, feature_key
 from open_crema.encoders.registry import Encoder, encoder_for
@@ -110,9 +111,8 @@ class Extractor:
         try:
             if self.store is None:
                 return self._make(source, sense)
-            return self.store.get_or_make(
-                self._key(source, sense, self.store), lambda: self._make(source, sense)
-            )
+            key, about = self._key(source, sense, self.store)
+            return self.store.get_or_make(key, lambda: self._make(source, sense), about=about)
         except MediaError as error:
             raise MediaError(f"sample {sample.id!r}, {sense}: {error}") from error
 
@@ -145,8 +145,10 @@ class Extractor:
                     bar.advance(task)
         return counts
 
-    def _key(self, source: Source, sense: str, store: FeatureStore) -> str:
+    def _key(self, source: Source, sense: str, store: FeatureStore) -> tuple[str, About]:
         check = self.limits.check_bytes
+        encoder = self._encoder(sense).fingerprint
+        sources: list[tuple[str, str]] = []
         parts: dict[str, str | float] = {}
         for name, path, timing in (
             ("source", source.path, source.timing),
@@ -155,17 +157,19 @@ class Extractor:
             if path is None:
                 continue
             parts[name] = store.source_digest(path, check=check)
+            sources.append((str(Path(path).absolute()), str(parts[name])))
             parts[f"{name} suffix"] = Path(path).suffix.lower()  # readers go by it
             if timing != UNTIMED:
                 parts[f"{name} timing"] = f"{timing.rate}/{timing.start}"
-        return feature_key(
+        key = feature_key(
             **parts,
             sense=sense,
             maker=_name(source.maker),
-            encoder=self._encoder(sense).fingerprint,
+            encoder=encoder,
             frames=self.frames,
             recipe=RECIPE,
         )
+        return key, About(sense, encoder, RECIPE, tuple(sources))
 
     def _make(self, source: Source, sense: str) -> Features | SenseAbsent:
         try:

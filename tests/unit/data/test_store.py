@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
+from open_crema.data.entry import About, decode
 from open_crema.data.store import FeatureStore, as_stored, feature_key
 from open_crema.errors import CremaError, MediaError, SenseAbsent
 from open_crema.features import Features
 
 KEY = feature_key(source="abc", sense="video", frames=8)
+ABOUT = About("audio", "encoder/1", 2, (("/clips/ü.mp4", "abc"),))
 
 
 def make_features(seed=0, segments=2, keys=3, width=4):
@@ -47,8 +50,8 @@ def object_of(store, key=KEY):
 
 
 def test_made_once_and_the_same_ever_after(store):
-    made = store.get_or_make(KEY, make_features)
-    again = FeatureStore(store.root).get_or_make(KEY, never)
+    made = store.get_or_make(KEY, make_features, about=ABOUT)
+    again = FeatureStore(store.root).get_or_make(KEY, never, about=ABOUT)
     assert same(made, again)
     assert same(made, as_stored(make_features()))
     assert made.tokens.dtype == torch.bfloat16
@@ -64,13 +67,13 @@ def test_features_of_other_layouts_are_kept(store):
     turned = Features(
         made.tokens.transpose(0, 1).contiguous().transpose(0, 1), made.mask, made.times
     )
-    store.get_or_make(KEY, lambda: turned)
+    store.get_or_make(KEY, lambda: turned, about=ABOUT)
     assert same(store.get(KEY), as_stored(made))
 
 
 def test_an_absent_sense_is_kept_with_its_reason(store):
-    store.get_or_make(KEY, lambda: SenseAbsent("audio", "the file is mute: ü"))
-    found = store.get_or_make(KEY, never)
+    store.get_or_make(KEY, lambda: SenseAbsent("audio", "the file is mute: ü"), about=ABOUT)
+    found = store.get_or_make(KEY, never, about=ABOUT)
     assert isinstance(found, SenseAbsent)
     assert (found.sense, found.reason) == ("audio", "the file is mute: ü")
 
@@ -80,7 +83,7 @@ def test_what_make_raises_comes_through_and_leaves_nothing(store):
         raise MediaError("broken")
 
     with pytest.raises(MediaError):
-        store.get_or_make(KEY, broken)
+        store.get_or_make(KEY, broken, about=ABOUT)
     assert store.get(KEY) is None
 
 
@@ -98,7 +101,7 @@ def test_keys_depend_on_every_part_and_not_on_their_order():
 
 @pytest.mark.parametrize("result", [make_features(), SenseAbsent("audio", "mute")])
 def test_every_flipped_bit_is_noticed(store, result):
-    store.get_or_make(KEY, lambda: result)
+    store.get_or_make(KEY, lambda: result, about=ABOUT)
     whole = object_of(store).read_bytes()
     for place in range(len(whole)):
         damaged = bytearray(whole)
@@ -109,28 +112,28 @@ def test_every_flipped_bit_is_noticed(store, result):
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.9, 0.999])
 def test_a_cut_object_is_made_again(store, share):
-    made = store.get_or_make(KEY, make_features)
+    made = store.get_or_make(KEY, make_features, about=ABOUT)
     whole = object_of(store).read_bytes()
     object_of(store).write_bytes(whole[: int(len(whole) * share)])
-    assert same(store.get_or_make(KEY, make_features), made)
+    assert same(store.get_or_make(KEY, make_features, about=ABOUT), made)
     assert object_of(store).read_bytes() == whole
 
 
 def test_a_damaged_object_is_named_set_aside_and_made_again(store, caplog):
-    made = store.get_or_make(KEY, make_features)
+    made = store.get_or_make(KEY, make_features, about=ABOUT)
     damaged = bytearray(object_of(store).read_bytes())
     damaged[-1] ^= 1
     object_of(store).write_bytes(damaged)
     with caplog.at_level(logging.WARNING):
-        assert same(store.get_or_make(KEY, make_features), made)
+        assert same(store.get_or_make(KEY, make_features, about=ABOUT), made)
     assert str(object_of(store)) in caplog.text
     assert "checksum" in caplog.text
     assert object_of(store).with_suffix(".damaged").read_bytes() == damaged
-    assert same(store.get_or_make(KEY, never), made)
+    assert same(store.get_or_make(KEY, never, about=ABOUT), made)
 
 
 def test_an_object_under_the_wrong_key_is_not_believed(store):
-    store.get_or_make(KEY, make_features)
+    store.get_or_make(KEY, make_features, about=ABOUT)
     other = feature_key(source="other")
     object_of(store, other).parent.mkdir(parents=True, exist_ok=True)
     object_of(store, other).write_bytes(object_of(store).read_bytes())
@@ -138,11 +141,28 @@ def test_an_object_under_the_wrong_key_is_not_believed(store):
 
 
 def test_numbers_under_another_type_are_noticed(store):
-    store.get_or_make(KEY, make_features)
+    store.get_or_make(KEY, make_features, about=ABOUT)
     whole = object_of(store).read_bytes()
     assert whole.count(b'"F64"') == 1
     object_of(store).write_bytes(whole.replace(b'"F64"', b'"I64"'))
     assert store.get(KEY) is None
+
+
+@pytest.mark.parametrize("said", [{}, {"sense": "audio", "absent": "mute"}])
+def test_an_object_of_an_earlier_version_is_made_again_in_silence(store, caplog, said):
+    object_of(store).parent.mkdir(parents=True)
+    object_of(store).write_bytes(save({}, {**said, "checksum": "0" * 64}))
+    assert store.get(KEY) is None
+    made = store.get_or_make(KEY, make_features, about=ABOUT)
+    assert same(store.get_or_make(KEY, never, about=ABOUT), made)
+    assert caplog.text == ""
+
+
+def test_what_an_entry_is_about_is_kept_with_it(store):
+    odd = About("audio", "e/1", 2, (("/a/\udcff 0000.mp4", "0" * 64), ("/b", "1" * 64)))
+    store.put(KEY, SenseAbsent("audio", "mute"), about=odd)
+    label, _ = decode(KEY, object_of(store).read_bytes())
+    assert (label.about, label.absent) == (odd, "mute")
 
 
 def test_an_unreadable_object_is_an_error(store):
@@ -157,19 +177,21 @@ def test_a_full_disk_is_an_error_that_leaves_no_rubbish(store, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CremaError, match=r"No space left.*data\.store"):
-        store.get_or_make(KEY, make_features)
+        store.get_or_make(KEY, make_features, about=ABOUT)
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
 def test_a_root_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(CremaError, match="file"):
-        FeatureStore(tmp_path / "file").get_or_make(KEY, make_features)
+        FeatureStore(tmp_path / "file").get_or_make(KEY, make_features, about=ABOUT)
 
 
-def start(target, *arguments):
+def start(target, *arguments, **named):
     """Another process; forked, because importing torch anew would take seconds."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process = multiprocessing.get_context("fork").Process(
+        target=target, args=arguments, kwargs=named
+    )
     process.start()
     return process
 
@@ -180,19 +202,19 @@ def test_a_killed_writer_harms_nobody(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", die)
-        writer = start(store.get_or_make, KEY, make_features)
+        writer = start(store.get_or_make, KEY, make_features, about=ABOUT)
     writer.join(60)
     assert writer.exitcode == -signal.SIGKILL
     assert len(list(store.root.rglob("*.part"))) == 1  # it did die half way
     assert store.get(KEY) is None
-    made = store.get_or_make(KEY, make_features)
-    assert same(store.get_or_make(KEY, never), made)
+    made = store.get_or_make(KEY, make_features, about=ABOUT)
+    assert same(store.get_or_make(KEY, never, about=ABOUT), made)
 
 
 def test_processes_write_one_key_while_another_reads(store, caplog):
     def write_often(features):
         for _ in range(30):
-            store.put(KEY, features)
+            store.put(KEY, features, about=ABOUT)
 
     ones = torch.ones(8, 65, 96)
     features = as_stored(Features(ones, ones[:, :, 0] > 0, torch.zeros(8, 2)))
