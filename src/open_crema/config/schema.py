@@ -199,8 +199,10 @@ class SenseDropoutConfig:
     """Senses withheld in training, so that every subset of them answers. No sample loses all.
 
     "random": each sense of each sample, on its own, with probability ``rate``. "structured": with
-    probability ``rate`` a whole mini-batch is given one subset of the senses, each non-empty
-    proper one equally often.
+    probability ``rate`` a whole mini-batch (one optimizer step) is given one subset of the senses,
+    each non-empty proper one that holds ``keep`` equally often. The alignment stage is given fewer
+    senses too: a sense that leads where others are missing, and the fused tokens of those that are
+    there, are to be words as much as those of the whole.
     """
 
     kind: Literal["none", "random", "structured"] = "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -86,6 +86,16 @@ class Batch:
         """The same questions with no more than these senses; ``only([])`` is question-only."""
         wanted = set(senses)
         return replace(self, senses={s: x for s, x in self.senses.items() if s in wanted})
+
+    def where(self, kept: Sequence[Collection[str]]) -> Batch:
+        """The same questions, each with no more than its own senses of ``kept``; a sense that no
+        sample is left with is not there at all."""
+        senses = {}
+        for sense, x in self.senses.items():
+            rows = torch.tensor([sense in own for own in kept], device=x.mask.device)
+            if bool((x.present & rows).any()):
+                senses[sense] = replace(x, mask=x.mask & rows[:, None, None])
+        return replace(self, senses=senses)
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, senses={s: x.to(device) for s, x in self.senses.items()})

@@ -14,18 +14,18 @@ import torch
 
 from open_crema.features import Features
 
-_BITS = 64
+BITS = 64
 
 
-def _draw(*parts: str | int) -> int:
-    """A uniform integer below 2**64 that depends on the parts alone."""
+def draw(*parts: str | int) -> int:
+    """A uniform integer below ``2**BITS`` that depends on the parts alone."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return int.from_bytes(digest[: _BITS // 8], "big")
+    return int.from_bytes(digest[: BITS // 8], "big")
 
 
 def order(seed: int, epoch: int, n: int) -> list[int]:
     """A permutation of ``range(n)`` for one epoch."""
-    return sorted(range(n), key=lambda i: (_draw("order", seed, epoch, i), i))
+    return sorted(range(n), key=lambda i: (draw("order", seed, epoch, i), i))
 
 
 def choose_frames(
@@ -47,7 +47,7 @@ def choose_frames(
     for t in range(count):
         low, high = t * stored // count, (t + 1) * stored // count
         if training:
-            step = _draw("frame", seed, epoch, sample_id, t) * (high - low) >> _BITS
+            step = draw("frame", seed, epoch, sample_id, t) * (high - low) >> BITS
         else:
             step = (high - low) // 2
         chosen.append(low + step)

@@ -20,6 +20,7 @@ from open_crema import progress
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch, Sample
+from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
 from open_crema.model.files import check_replaceable, save_pretrained
@@ -125,6 +126,7 @@ class Trainer:
         done = self.step % self.steps_per_epoch
         for group in self._groups(epoch, skip=done):
             start = time.perf_counter()
+            group = self._withhold(group, epoch, self.step)
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             rate = self.rate(self.step)
             set_rate(self.optimizer, rate)
@@ -186,6 +188,10 @@ class Trainer:
                 group = []
         if group:
             yield group
+
+    def _withhold(self, group: list[Batch], epoch: int, step: int) -> list[Batch]:
+        dropout, seed = self.config.train.sense_dropout, self.config.seed
+        return withhold(group, dropout, self.model.senses, seed=seed, epoch=epoch, step=step)
 
     def _sub_steps(self, group: list[Batch]) -> Iterator[SubStep]:
         """The strategy's sub-steps; forward passes, and only they, run in the given precision."""
@@ -250,15 +256,17 @@ class Trainer:
                 self._log(kind="align", epoch=epoch, step=step, loss=loss)
                 bar.update(task, advance=1, note=f"loss {loss:.3f}")
 
+            def batches_of(epoch: int) -> Iterator[Batch]:
+                found = self.data.batches(
+                    stage.batch_size, training=True, epoch=epoch, seed=self.config.seed
+                )
+                for step, batch in enumerate(found):
+                    yield from self._withhold([batch.to(self.model.backbone.device)], epoch, step)
+
             align(
                 self.model,
                 self.data.samples,
-                lambda epoch: (
-                    batch.to(self.model.backbone.device)
-                    for batch in self.data.batches(
-                        stage.batch_size, training=True, epoch=epoch, seed=self.config.seed
-                    )
-                ),
+                batches_of,
                 stage,
                 seed=self.config.seed * 1_000_003,
                 log=log,
