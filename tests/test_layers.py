@@ -19,7 +19,7 @@ LAYERS = (
     {"experts", "encoders", "backbones"},
     {"data", "tasks", "senseqa"},
     {"model"},
-    {"training", "evaluation", "predictor", "cost", "convert", "doctor"},
+    {"training", "evaluation", "predictor", "cost", "convert", "doctor", "skeleton"},
     {"experiment"},
     {"experiment", "doctor"},
     {"cli", "__main__"},
