@@ -30,8 +30,8 @@ QUESTIONS = {
     "half": "Which half of the picture is closer, left or right?",
     "centre": "Is the centre of the picture nearer or farther at the end?",
 }
-TURNED, STILL = 4.0, 1.5  # degrees over a clip; between them it is a close call
-APART = 0.08  # relative difference of two distances; less is a close call
+TURNED, STILL = 4.0, 2.0  # degrees over a clip; between them it is a close call
+APART = 0.05  # relative difference of two distances; less is a close call
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("sequence", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second")
-    parser.add_argument("--frames", type=int, default=16, help="frames a clip")
-    parser.add_argument("--stride", type=int, default=4, help="frames between clips")
+    parser.add_argument("--frames", type=int, default=24, help="frames a clip")
+    parser.add_argument("--stride", type=int, default=2, help="frames between clips")
     parser.add_argument("--train", type=float, default=0.6, help="share of the time to train on")
     parser.add_argument("--gap", type=float, default=2.0, help="seconds between the splits")
     options = parser.parse_args()
@@ -71,13 +71,10 @@ def main() -> None:
             write_clip(options, start, rgbd.poses, options.out / "clips" / f"{start:06d}")
         text = "".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda x: x["id"]))
         (options.out / f"{split}.jsonl").write_text(text)
-        counts = {kind: {a: len(s) for a, s in by.items()} for kind, by in asked.items()}
-        print(
-            f"{split}: {len(lines)} questions over {(last - first) / options.rate:.1f} s, in which"
-        )
-        print(
-            f"  {(last - first) // options.frames} clips fit side by side; before balancing {counts}"
-        )
+        counts = {kind: {a: len(x) for a, x in by.items()} for kind, by in asked.items()}
+        seconds, apart = (last - first) / options.rate, (last - first) // options.frames
+        print(f"{split}: {len(lines)} questions over {seconds:.1f} s ({apart} clips side by side)")
+        print(f"  before balancing: {counts}")
 
 
 def answers(poses: np.ndarray, metres: np.ndarray) -> dict[str, str]:
