@@ -21,9 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from open_crema.media.rgbd import find_layout, read_rgbd
 
 from open_crema.media import Clip, Limits
+from open_crema.media.rgbd import find_layout, read_rgbd
 
 QUESTIONS = {
     "turn": "Did the camera turn left, right or not?",
