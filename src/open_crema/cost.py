@@ -188,7 +188,10 @@ def _encoders(senses: list[str], config: EncodersConfig) -> dict[str, int | None
     for sense in senses:
         kind = get(sense).encoder
         if isinstance(kind, str) and kind in served:
-            found[served[kind]] = registry.spec(served[kind]).parameters
+            spec = registry.spec(served[kind])
+            found[spec.name] = spec.parameters
+            if spec.uses_vision:
+                found[config.vision] = registry.spec(config.vision).parameters
         else:
             found[f"{sense}'s own"] = None
     return found

@@ -102,6 +102,8 @@ BUILT_INS: tuple[Modality, ...] = (
         "3D Model",
         "point",
         f"{_READERS}:read_point_features",
+        f"{_RGBD}:points_of_rgbd",
+        ("depth", "video"),
         alignment="repeat",
         norm=False,
         cost=4.0,

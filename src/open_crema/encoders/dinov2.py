@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# Frozen, so the encoders of pictures and of points share one while either is in use.
+_loaded: WeakValueDictionary[tuple[Path, torch.dtype, str], PreTrainedModel] = WeakValueDictionary()
+
+
 def fetch() -> Path:
     """The folder of the converted backbone, downloaded first where missing. Raises WeightsError."""
     return weights.ensure(NAME, _convert)
@@ -37,10 +42,11 @@ def fetch() -> Path:
 class DinoV2:
     """Frames ``uint8 [S, H, W, 3]`` to ``[S, 1 + (resolution / 14)^2, 384]`` tokens.
 
-    The class token comes first, then the patches row by row, all after the last layer norm; every
-    token is real. A frame is resized to a square directly, without cropping, so nothing at its
-    border is lost and a wide frame is squeezed. Segment times are the frames' own. The weights wait
-    for the first call, which downloads them where they are missing (WeightsError).
+    The class token comes first, then the patches row by row (``grid`` is their rows and columns),
+    all after the last layer norm; every token is real. A frame is resized to a square directly,
+    without cropping, so nothing at its border is lost and a wide frame is squeezed. Segment times
+    are the frames' own. The weights wait for the first call, which downloads them where they are
+    missing (WeightsError).
     """
 
     name = "dinov2-small"
@@ -59,6 +65,7 @@ class DinoV2:
         if batch < 1:
             raise ValueError(f"batch {batch} must be at least 1 frame")
         self.resolution = resolution
+        self.grid = (resolution // PATCH, resolution // PATCH)
         self.batch = batch
         self.dtype = dtype
         self.device = device
@@ -69,8 +76,12 @@ class DinoV2:
         """The transformers model, loaded when first asked for. Raises WeightsError."""
         from transformers import Dinov2Model
 
-        model: PreTrainedModel = weights.load_frozen(Dinov2Model, fetch(), dtype=self.dtype)
-        return model.to(self.device)
+        key = (fetch(), self.dtype, self.device)
+        if (loaded := _loaded.get(key)) is not None:
+            return loaded
+        model: PreTrainedModel = weights.load_frozen(Dinov2Model, key[0], dtype=self.dtype)
+        _loaded[key] = model.to(self.device)
+        return model
 
     def __call__(self, media: Frames, /) -> Features:
         """Encode frames, ``batch`` at a time. Raises MediaError when there are none."""

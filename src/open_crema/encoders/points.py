@@ -43,6 +43,11 @@ class PointFeatures:
 
     def __call__(self, media: Points, /) -> Features:
         """Encode a cloud. Raises MediaError when it is empty or its parts do not fit."""
+        if not isinstance(media, Points):  # what `ScenePoints` takes
+            raise MediaError(
+                "this encoder takes point features that were made before: give an .npz with "
+                "'features' and 'voxels', or use model.encoders.point: points"
+            )
         count = len(media.features)
         if count == 0:
             raise MediaError("the point cloud has no point")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Protocol
 
 from open_crema import weights
@@ -41,7 +40,8 @@ class EncoderSpec:
     """What is known of an encoder without its weights.
 
     width: of its features. parameters: frozen ones, for cost accounting. factory: builds it;
-    None where its weights come from the hub, which this version cannot load.
+    None where its weights come from the hub, which this version cannot load. uses_vision: whether
+    it runs the configured vision encoder, too.
     """
 
     name: str
@@ -49,6 +49,7 @@ class EncoderSpec:
     width: int
     parameters: int
     factory: Callable[[EncodersConfig], Encoder] | None = None
+    uses_vision: bool = False
 
 
 def _dinov2(config: EncodersConfig) -> Encoder:
@@ -63,10 +64,17 @@ def _yamnet(config: EncodersConfig) -> Encoder:
     return Yamnet(window=config.audio_window, max_windows=config.audio_max_windows)
 
 
-def _points(config: EncodersConfig, width: int) -> Encoder:
+def _points(config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.scene import ScenePoints
+
+    vision: Any = build(config.vision, config)
+    return ScenePoints(vision, voxel=config.voxel, max_points=config.max_points)
+
+
+def _points_3dllm(config: EncodersConfig) -> Encoder:
     from open_crema.encoders.points import PointFeatures
 
-    return PointFeatures(width, max_points=config.max_points)
+    return PointFeatures(1408, max_points=config.max_points)
 
 
 SPECS: dict[str, EncoderSpec] = {
@@ -76,9 +84,10 @@ SPECS: dict[str, EncoderSpec] = {
             "dinov2-small", "vision", 384, weights.lookup("dinov2-small-focus").parameters, _dinov2
         ),
         EncoderSpec("yamnet", "audio", 1024, weights.lookup("yamnet-w8a8").parameters, _yamnet),
-        # Precomputed patch features averaged per voxel, of dinov2-small or of 3D-LLM (EVA ViT-g).
-        EncoderSpec("points", "point", 384, 0, partial(_points, width=384)),
-        EncoderSpec("points-3dllm", "point", 1408, 0, partial(_points, width=1408)),
+        # Patch features of the vision encoder averaged per voxel.
+        EncoderSpec("points", "point", 384, 0, _points, uses_vision=True),
+        # 3D-LLM's (EVA ViT-g), precomputed.
+        EncoderSpec("points-3dllm", "point", 1408, 0, _points_3dllm),
         # The paper's.
         EncoderSpec("eva-vit-g", "vision", 1408, 985_894_528),
         EncoderSpec("beats-iter3", "audio", 768, 90_311_792),

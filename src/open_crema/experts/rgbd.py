@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from open_crema.errors import SenseAbsent
 from open_crema.experts.colour import depth_to_rgb
-from open_crema.media import Clip, Frames, is_rgbd, read_rgbd
+from open_crema.media import Clip, Frames, Rgbd, is_rgbd, read_rgbd
 from open_crema.media.source import PathLike, locate
 
 
@@ -19,6 +19,21 @@ def depth_of_rgbd(path: PathLike, clip: Clip) -> Frames:
     _check_rgbd("depth", path, clip)
     found = read_rgbd(path, clip)
     return Frames(depth_to_rgb(found.metres), found.times)
+
+
+def points_of_rgbd(path: PathLike, clip: Clip) -> Rgbd:
+    """Frames of an RGB-D folder whose pose is known, for the encoder of points.
+
+    Raises SenseAbsent where the file is anything else, has no intrinsics, or no poses; a single
+    frame needs none.
+    """
+    _check_rgbd("point", path, clip)
+    found = read_rgbd(path, clip, posed=True)
+    if found.intrinsics is None:
+        raise SenseAbsent("point", f"{path} holds no camera intrinsics (intrinsics.txt)")
+    if found.poses is None and len(found.metres) > 1:
+        raise SenseAbsent("point", f"{path} holds no camera poses to join its frames by")
+    return found
 
 
 def _check_rgbd(sense: str, path: PathLike, clip: Clip) -> None:

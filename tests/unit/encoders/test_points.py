@@ -115,6 +115,11 @@ def test_clouds_that_do_not_fit_are_named(points, message):
         PointFeatures(8)(points)
 
 
+def test_what_is_not_ready_is_refused():
+    with pytest.raises(MediaError, match=r"made before.*'features' and 'voxels'.*point: points"):
+        PointFeatures(8)(object())
+
+
 @pytest.mark.parametrize("arguments", [{"width": 5}, {"width": 8, "max_points": 0}])
 def test_parameters_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):

@@ -6,6 +6,7 @@ import pytest
 from open_crema.config import EncodersConfig
 from open_crema.encoders import registry
 from open_crema.encoders.points import PointFeatures
+from open_crema.encoders.scene import ScenePoints
 from open_crema.errors import ConfigError
 from open_crema.modality import BUILT_INS, Modality, get
 
@@ -43,11 +44,19 @@ def test_weights_that_this_version_cannot_load(name, instead):
         registry.build(name, EncodersConfig())
 
 
-@pytest.mark.parametrize(("name", "width"), [("points", 384), ("points-3dllm", 1408)])
-def test_point_features_of_either_width(name, width):
-    encoder = registry.build(name, EncodersConfig(max_points=7))
+def test_point_features_that_come_ready():
+    encoder = registry.build("points-3dllm", EncodersConfig(max_points=7))
     assert isinstance(encoder, PointFeatures)
-    assert (encoder.width, encoder.max_points) == (width, 7)
+    assert (encoder.width, encoder.max_points) == (1408, 7)
+
+
+def test_points_are_made_by_the_vision_encoder():
+    encoder = registry.build("points", EncodersConfig(resolution=56, voxel=0.2))
+    assert isinstance(encoder, ScenePoints)
+    assert (encoder.vision.grid, encoder.voxel) == ((4, 4), 0.2)
+    assert encoder.vision.fingerprint in encoder.fingerprint
+    with pytest.raises(ConfigError, match=r"eva-vit-g.*come from the hub"):
+        registry.build("points", EncodersConfig(vision="eva-vit-g"))
 
 
 def test_built_encoders_are_as_wide_as_their_spec():
@@ -77,6 +86,9 @@ def test_fingerprints_need_no_weights_and_know_the_settings(tmp_path, monkeypatc
         registry.build("yamnet", EncodersConfig(audio_max_windows=3)).fingerprint
         != registry.build("yamnet", default).fingerprint
     )
+    points = registry.build("points", default).fingerprint
+    for changed in (EncodersConfig(resolution=224), EncodersConfig(voxel=0.05)):
+        assert registry.build("points", changed).fingerprint != points
     assert not (tmp_path / "home").exists()
 
 

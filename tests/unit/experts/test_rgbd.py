@@ -7,12 +7,12 @@ from media_factory import write_audio, write_video
 from open_crema import modality
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.experts.colour import depth_to_rgb
-from open_crema.experts.rgbd import depth_of_rgbd
+from open_crema.experts.rgbd import depth_of_rgbd, points_of_rgbd
 from open_crema.experts.senses import read_depth_pictures
 from open_crema.media import Clip, read_frames
-from rgbd_factory import ROOM, WALK, render, write_rgbd
+from rgbd_factory import INTRINSICS, ROOM, WALK, render, write_rgbd
 
-EXPERTS = ["depth"]
+EXPERTS = ["depth", "point"]
 
 
 @pytest.fixture
@@ -41,3 +41,22 @@ def test_depth_goes_with_the_frames_of_the_video(folder):
 def test_the_depth_of_an_rgbd_folder_is_its_depth(folder):
     given = read_depth_pictures(folder, Clip(3))
     np.testing.assert_array_equal(given.images, depth_of_rgbd(folder, Clip(3)).images)
+
+
+def test_points_come_with_camera_and_poses(folder):
+    found = points_of_rgbd(folder, Clip(3))
+    np.testing.assert_array_equal(found.poses, [WALK[1], WALK[3], WALK[5]])
+    np.testing.assert_array_equal(found.intrinsics, INTRINSICS)
+
+
+def test_points_of_several_frames_without_poses_are_absent(tmp_path):
+    path = write_rgbd(tmp_path / "room", ROOM, WALK, posed=False)
+    with pytest.raises(SenseAbsent, match="no camera poses"):
+        points_of_rgbd(path, Clip(3))
+    assert points_of_rgbd(path, Clip(1)).poses is None
+
+
+def test_points_without_a_camera_are_absent(folder):
+    (folder / "intrinsics.txt").unlink()
+    with pytest.raises(SenseAbsent, match="no camera intrinsics"):
+        points_of_rgbd(folder, Clip(3))
