@@ -26,7 +26,14 @@ from open_crema.backbones.base import Backbone
 from open_crema.config import Config, ModelConfig, from_dict, load, to_dict, to_yaml
 from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.crema import Crema
-from open_crema.storage import read_json, read_tensors, replacing, write_json, write_tensors
+from open_crema.storage import (
+    read_json,
+    read_tensors,
+    recover,
+    replacing,
+    write_json,
+    write_tensors,
+)
 
 FORMAT = 1
 BLOCK = "fusion.block"  # the name of a sense's fusion block in its adapter file
@@ -88,6 +95,8 @@ def from_pretrained(
     Raises WeightsError, naming the file, for whatever is missing, foreign, or damaged.
     """
     folder = Path(folder)
+    if not folder.exists():  # its last writer may have been killed between two renames
+        recover(folder)
     info = read_json(folder / "config.json", "a saved model has one; is this a model folder?")
     config = _model_config(folder, info)
     if senses is not None:

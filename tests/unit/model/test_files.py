@@ -319,6 +319,12 @@ def test_a_writer_killed_midway_leaves_the_old_model_whole(model, llm, saved, mo
     assert same(weights(from_pretrained(saved, backbone=llm)), weights(model))
 
 
+def test_a_model_whose_writer_was_killed_between_two_renames_is_found(llm, saved, model):
+    saved.rename(saved.with_name(".model.old-0123456789ab"))
+    assert same(weights(from_pretrained(saved, backbone=llm)), weights(model))
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
 def test_a_new_model_replaces_all_of_the_old_one(llm, saved):
     other = tiny.crema("video", llm=llm, seed=5)
     save_pretrained(other, saved)
