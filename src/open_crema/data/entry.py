@@ -149,3 +149,10 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
             f"{path}: the feature store cannot be written ({error}); free some space or "
             "choose another folder as data.store"
         ) from None
+
+
+def unreadable(path: Path, error: OSError) -> CremaError:
+    return CremaError(
+        f"{path}: cannot be read from the feature store ({error}); repair it or choose another "
+        "folder as data.store"
+    )
