@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from open_crema.errors import CremaError as CremaError
     from open_crema.features import Features as Features
     from open_crema.modality import Modality as Modality
+    from open_crema.model.attach import attach as attach
     from open_crema.model.crema import Crema as Crema
     from open_crema.model.files import from_pretrained as from_pretrained
     from open_crema.model.files import save_pretrained as save_pretrained
@@ -36,6 +37,7 @@ _HOME = {
     "Modality": "modality",
     "Predictor": "predictor",
     "Sample": "data.sample",
+    "attach": "model.attach",
     "collate": "data.sample",
     "from_pretrained": "model.files",
     "joint": "training.strategy",

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from open_crema import weights
-from open_crema.backbones import smollm2
+from open_crema.backbones import smollm2, vlm
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
@@ -73,6 +73,11 @@ def load(name: str, *, dropout: float = 0.0) -> Backbone:
         raise ConfigError(
             f"model.llm {name!r}: known for `crema cost` only; to run it, download it and give its "
             "folder as model.llm"
+        )
+    if name.startswith(vlm.NAME):
+        raise ConfigError(
+            f"model.llm {name!r}: attached to a VLM, which you load yourself; open it with "
+            "open_crema.attach(vlm, processor, from_pretrained=FOLDER)"
         )
     hint = did_you_mean(name, [*BACKBONES, *ARCHITECTURES])
     raise ConfigError(

@@ -85,10 +85,11 @@ class Backbone(nn.Module, ABC):
     side: the end at which a batch of prompts is padded. width: of its embeddings.
     before, after: token ids that its chat template puts around the user's turn, or the end token
     that closes an encoder's input. fingerprint: of the source of its weights; adapters are tied
-    to it.
+    to it. sees: senses that the LLM has of its own (a VLM's video); they lead, without an adapter.
     """
 
     side: Literal["left", "right"]
+    sees: tuple[str, ...] = ()
 
     def __init__(self, llm: Any, tokenizer: Tokenizer, fingerprint: str = "") -> None:
         super().__init__()
@@ -98,15 +99,18 @@ class Backbone(nn.Module, ABC):
         # many causal LMs name no padding token; what stands there is masked
         named = tokenizer.pad_token_id
         self.pad_id: int = tokenizer.eos_token_id if named is None else named
-        # answers are searched as asked here, not with a folder's own penalties and temperatures
-        llm.generation_config = GenerationConfig(
-            pad_token_id=self.pad_id,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=llm.generation_config.decoder_start_token_id,
-        )
+        self._settle_search(llm)
         self.width: int = llm.get_input_embeddings().embedding_dim
         self.before: list[int] = []
         self.after: list[int] = []
+
+    def _settle_search(self, llm: Any) -> None:
+        """Answers are searched as asked, not with a folder's own penalties and temperatures."""
+        llm.generation_config = GenerationConfig(
+            pad_token_id=self.pad_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            decoder_start_token_id=llm.generation_config.decoder_start_token_id,
+        )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the text alone, without special tokens."""

@@ -53,7 +53,8 @@ class Crema(nn.Module):
         self.adapters = nn.ModuleDict()
         for sense in self.senses:  # in canonical order: listing order must not change the init
             self.adapters[sense] = self._adapter(sense, backbone, (encoder_widths or {}).get(sense))
-        self.fusion = Fusion(config.senses, backbone.width, config.fusion, config.align)
+        senses = (*backbone.sees, *config.senses)
+        self.fusion = Fusion(senses, backbone.width, config.fusion, config.align)
         self.backbone = backbone
 
     def _adapter(self, sense: str, backbone: Backbone, encoder_width: int | None) -> Adapter:

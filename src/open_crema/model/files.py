@@ -88,9 +88,10 @@ def from_pretrained(
     *,
     senses: Sequence[str] | None = None,
     backbone: Backbone | None = None,
+    kind: type[Crema] = Crema,
 ) -> Crema:
     """Reads a saved model; senses: a subset of its adapters. The LLM comes from the weights cache
-    unless a backbone is given. The result is in evaluation mode.
+    unless a backbone is given. kind: the class of the result, which is in evaluation mode.
 
     Raises WeightsError, naming the file, for whatever is missing, foreign, or damaged.
     """
@@ -114,7 +115,7 @@ def from_pretrained(
             f"{folder}: trained on the LLM {info['base']['llm']}, "
             f"not on {backbone.fingerprint}; load it with the one it was trained on"
         )
-    model = Crema(config, backbone, {s: a.encoder_width for s, a in adapters.items()})
+    model = kind(config, backbone, {s: a.encoder_width for s, a in adapters.items()})
     _fill(model.qformer, read_tensors(folder / "qformer.safetensors"), folder)
     if fingerprint(model.qformer) != info["base"]["qformer"]:
         raise WeightsError(
@@ -135,6 +136,11 @@ def from_pretrained(
             raise WeightsError(f"{folder / 'fusion.safetensors'}: must hold one tensor, 'bias'")
         _fill(model.fusion, bias, folder, partial=True)
     return model.eval()
+
+
+def load_qformer(model: Crema, folder: str | Path) -> None:
+    """Gives a model the Q-Former of a saved one, of the same shape."""
+    _fill(model.qformer, read_tensors(Path(folder) / "qformer.safetensors"), Path(folder))
 
 
 def check_replaceable(folder: Path) -> None:

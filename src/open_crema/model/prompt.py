@@ -32,14 +32,32 @@ def assemble(
     if config.prompt.layout == "reference":
         return _reference(backbone, blocks, texts, config)
     batch = len(questions)
-    pieces = [_constant(backbone, backbone.before, batch)]
+    pieces = [
+        _constant(backbone, backbone.before, batch),
+        *_labelled(backbone, blocks, batch),
+        _ragged(backbone, texts),
+    ]
+    embeds, mask = _concatenate(pieces, backbone)
+    return pack(embeds, mask, backbone.side)
+
+
+def blocks_alone(backbone: Backbone, blocks: Sequence[Block], batch: int) -> Prompt:
+    """The blocks with their labels and no other text, valid tokens first: ``[B, N, D]``, N = 0
+    where there is none. What is spliced into a VLM's own prompt."""
+    embeds, mask = _concatenate(
+        [_constant(backbone, [], batch), *_labelled(backbone, blocks, batch)], backbone
+    )
+    return pack(embeds, mask, "right")
+
+
+def _labelled(backbone: Backbone, blocks: Sequence[Block], batch: int) -> list[Piece]:
+    """Each block after its label, both only where the block is present."""
+    pieces = []
     for block in blocks:
         label, everywhere = _constant(backbone, backbone.encode(block.label), batch)
         pieces.append((label, everywhere & block.present[:, None]))
         pieces.append((block.tokens, block.mask))
-    pieces.append(_ragged(backbone, texts))
-    embeds, mask = _concatenate(pieces, backbone)
-    return pack(embeds, mask, backbone.side)
+    return pieces
 
 
 def pack(embeds: Tensor, mask: Tensor, side: str) -> Prompt:
