@@ -107,8 +107,8 @@ class FeatureStore:
                     damaged[place] = error
             if not self.shards.refresh():
                 break
-        for place, error in damaged.items():
-            warn_of(place, error)
+        for place, why in damaged.items():
+            warn_of(place, why)
         return None
 
     def put(self, key: str, result: Features | SenseAbsent, *, about: About) -> None:
