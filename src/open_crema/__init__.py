@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from open_crema.modality import Modality as Modality
     from open_crema.model.attach import attach as attach
     from open_crema.model.crema import Crema as Crema
+    from open_crema.model.exchange import add_adapter as add_adapter
+    from open_crema.model.exchange import export_adapter as export_adapter
+    from open_crema.model.exchange import list_adapters as list_adapters
+    from open_crema.model.exchange import remove_adapter as remove_adapter
     from open_crema.model.files import from_pretrained as from_pretrained
     from open_crema.model.files import save_pretrained as save_pretrained
+    from open_crema.model.publish import push_to_hub as push_to_hub
     from open_crema.predictor import Predictor as Predictor
     from open_crema.training.early_exit import EarlyExit as EarlyExit
     from open_crema.training.strategy import joint as joint
@@ -37,10 +42,15 @@ _HOME = {
     "Modality": "modality",
     "Predictor": "predictor",
     "Sample": "data.sample",
+    "add_adapter": "model.exchange",
     "attach": "model.attach",
     "collate": "data.sample",
+    "export_adapter": "model.exchange",
     "from_pretrained": "model.files",
     "joint": "training.strategy",
+    "list_adapters": "model.exchange",
+    "push_to_hub": "model.publish",
+    "remove_adapter": "model.exchange",
     "save_pretrained": "model.files",
     "sequential": "training.strategy",
 }

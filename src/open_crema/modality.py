@@ -15,9 +15,10 @@ or by an entry point of the group ``open_crema.modalities`` that names a :class:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import entry_points, packages_distributions, version
 from typing import Any, Literal, TypeVar
 
 from open_crema.errors import ConfigError, did_you_mean
@@ -96,15 +97,7 @@ BUILT_INS: tuple[Modality, ...] = (
         f"{_RGBD}:depth_of_rgbd",
         cost=2.0,
     ),
-    Modality(
-        "normal",
-        "Surface Normal",
-        "vision",
-        f"{_READERS}:read_pictures",
-        f"{_RGBD}:normals_of_depth",
-        ("depth", "video"),
-        cost=2.0,
-    ),
+    Modality("normal", "Surface Normal", "vision", f"{_READERS}:read_pictures", cost=2.0),
     Modality(
         "point",
         "3D Model",
@@ -180,6 +173,23 @@ def get(name: str) -> Modality:
         hint = did_you_mean(name, _registry)
         raise ConfigError(f"unknown sense {name!r}: {hint}known: {', '.join(names())}")
     return _registry[name]
+
+
+def package_of(modality: Modality) -> str | None:
+    """``"name==version"`` of the installed package that a third party's modality comes from; None
+    for a built-in one, and for one that no package holds."""
+    for target in (modality.encoder, modality.reader):
+        module = target if isinstance(target, str) else f"{target.__module__}:"
+        top = module.partition(":")[0].partition(".")[0]
+        if ":" in module and top != "open_crema":  # without ":" it is a kind of encoder
+            for package in _distributions().get(top, []):
+                return f"{package}=={version(package)}"
+    return None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def names() -> list[str]:

@@ -145,6 +145,20 @@ def width_for(modality: Modality, config: EncodersConfig) -> int:
     return width
 
 
+def identity(modality: Modality, config: EncodersConfig) -> tuple[str, str | None]:
+    """Name and fingerprint of the encoder that serves a sense, without loading its weights.
+
+    The fingerprint is None where this version cannot build the encoder.
+    """
+    named = _configured(modality, config)
+    if named is not None:
+        built = build(named.name, config).fingerprint if named.factory else None
+        return named.name, built
+    factory = resolve(modality.encoder)
+    made: Any = factory if isinstance(getattr(factory, "fingerprint", None), str) else factory()
+    return str(getattr(made, "name", modality.name)), str(made.fingerprint)
+
+
 def _configured(modality: Modality, config: EncodersConfig) -> EncoderSpec | None:
     """The encoder that serves the modality's kind; None for a third party's own factory."""
     kinds: dict[str, str] = {"vision": config.vision, "audio": config.audio, "point": config.point}

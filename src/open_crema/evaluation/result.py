@@ -17,7 +17,7 @@ from open_crema.config import Config, to_dict
 from open_crema.errors import CremaError, DataError
 from open_crema.evaluation import metrics
 from open_crema.model.crema import Crema
-from open_crema.model.files import fingerprint
+from open_crema.model.tensors import fingerprint
 from open_crema.storage import write_json
 
 

@@ -7,7 +7,7 @@ A batch goes through ``query`` (adapters and the shared Q-Former), ``fusion`` (b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,9 +21,20 @@ from open_crema.encoders.registry import width_for
 from open_crema.errors import ConfigError, DataError
 from open_crema.modality import canonical
 from open_crema.model.adapter import Adapter
+from open_crema.model.facts import AdapterInfo
 from open_crema.model.fusion import Fusion, QueryTokens
 from open_crema.model.prompt import assemble
 from open_crema.model.qformer import QFormer
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that an adapter came from: what it says, and the fingerprint of its tensors without
+    the fusion block."""
+
+    info: AdapterInfo
+    without_block: str
+
 
 UNTRAINED = "its adapter has not been trained yet"
 
@@ -56,6 +67,7 @@ class Crema(nn.Module):
         senses = (*backbone.sees, *config.senses)
         self.fusion = Fusion(senses, backbone.width, config.fusion, config.align)
         self.backbone = backbone
+        self.origins: dict[str, Origin] = {}
 
     def _adapter(self, sense: str, backbone: Backbone, encoder_width: int | None) -> Adapter:
         kind = modality.get(sense)
@@ -81,6 +93,7 @@ class Crema(nn.Module):
         if sense not in self.adapters or len(self.adapters) == 1:
             raise ConfigError(f"cannot remove {sense!r} from a model of {', '.join(self.senses)}")
         del self.adapters[sense]
+        self.origins.pop(sense, None)
         self.fusion.remove(sense)
         self._set_senses([s for s in self.config.senses if s != sense])
 

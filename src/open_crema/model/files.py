@@ -5,38 +5,65 @@
     qformer.safetensors                the shared Q-Former
     fusion.safetensors                 the fusion's bias (where there is one)
     adapters/NAME/adapter.safetensors  one sense: queries, LoRA, projections, its fusion block
-    adapters/NAME/config.json          its encoder's width and the base that it was trained on
+    adapters/NAME/config.json          what it needs in order to fit (model/facts.py)
 
 Folders are written beside their place and renamed into it, so that a reader or a killed writer
-never sees half a model. Nothing is pickled.
+never sees half a model. Nothing is pickled. What a file says of itself is checked against its
+tensors, and an adapter that has not changed since it was read is written as it was.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from open_crema import __version__, backbones
+from open_crema import __version__, backbones, modality
 from open_crema.backbones.base import Backbone
 from open_crema.config import Config, ModelConfig, from_dict, load, to_dict, to_yaml
 from open_crema.errors import ConfigError, WeightsError
-from open_crema.model.crema import Crema
-from open_crema.storage import (
-    read_json,
-    read_tensors,
-    recover,
-    replacing,
-    write_json,
-    write_tensors,
+from open_crema.model import hub
+from open_crema.model.adapter import Adapter
+from open_crema.model.crema import Crema, Origin
+from open_crema.model.facts import (
+    FORMAT,
+    AdapterInfo,
+    Base,
+    FusionFacts,
+    RunFacts,
+    read_info,
+    read_small_json,
+    write_info,
 )
+from open_crema.model.fit import (
+    Described,
+    check_loads,
+    encoder_facts,
+    modality_facts,
+    shape_of,
+)
+from open_crema.model.qformer import QFormer
+from open_crema.model.tensors import (
+    Shapes,
+    check_shapes,
+    fingerprint,
+    read_checked,
+    shapes_in,
+    shapes_of,
+)
+from open_crema.storage import recover, replacing, write_json, write_tensors
 
-FORMAT = 1
 BLOCK = "fusion.block"  # the name of a sense's fusion block in its adapter file
+ADAPTER, CONFIG, RUN = "adapter.safetensors", "config.json", "run.yaml"
+QFORMER, FUSION = "qformer.safetensors", "fusion.safetensors"
+# It does not say what its adapters fit, and no released version wrote it.
+_OLD = "; format 1 was that of a version before the first release: train it again"
+HINT = "a saved model has one; is this a model folder?"
+_Tensors = dict[str, Tensor]
 
 
 def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = None) -> Path:
@@ -46,60 +73,139 @@ def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = No
     """
     folder = Path(folder)
     check_replaceable(folder)
-    base = {"llm": model.backbone.fingerprint, "qformer": fingerprint(model.qformer)}
+    said = describe(model, run=run)
     with replacing(folder) as new:
         write_json(
-            new / "config.json",
+            new / CONFIG,
             {
                 "format": FORMAT,
                 "open_crema": __version__,
                 "model": to_dict(model.config),
-                "base": base,
+                "base": to_dict(said.base),
             },
         )
         if run is not None:
-            (new / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
-        write_tensors(new / "qformer.safetensors", model.qformer.state_dict())
+            (new / RUN).write_text(to_yaml(run), encoding="utf-8")
+        write_tensors(new / QFORMER, model.qformer.state_dict())
         if model.fusion.bias is not None:
-            write_tensors(new / "fusion.safetensors", {"bias": model.fusion.bias})
+            write_tensors(new / FUSION, {"bias": model.fusion.bias})
         for sense in model.senses:
-            adapter = model.adapter(sense)
             own = new / "adapters" / sense
             own.mkdir(parents=True)
-            tensors = dict(adapter.state_dict())
-            if sense in model.fusion.blocks:
-                tensors[BLOCK] = model.fusion.blocks[sense]
-            write_tensors(own / "adapter.safetensors", tensors)
-            write_json(
-                own / "config.json",
-                {
-                    "format": FORMAT,
-                    "sense": sense,
-                    "encoder_width": adapter.encoder_width,
-                    "base": base,
-                    "trained_with": model.senses,
-                },
-            )
+            write_tensors(own / ADAPTER, _tensors(model, sense))
+            write_info(own / CONFIG, said.adapters[sense])
     return folder
 
 
+def describe(model: Crema, *, run: Config | None = None) -> Described:
+    """What a live model's files would say. run: the configuration that trained it."""
+    bias = model.fusion.bias
+    base = Base(
+        model.backbone.fingerprint,
+        fingerprint(model.qformer),
+        None if bias is None else fingerprint({"bias": bias}),
+    )
+    tensors = {sense: _tensors(model, sense) for sense in model.senses}
+    prints = {sense: fingerprint(t) for sense, t in tensors.items()}
+    trained = {s: prints[s] for s in model.senses if not bool(model.adapter(s).fresh)}
+    leader = None if model.backbone.sees or not trained else next(iter(trained))
+    adapters = {}
+    for sense in model.senses:
+        company = {o: p for o, p in trained.items() if o != sense and sense in trained}
+        kept = _unchanged(model, sense, base, BLOCK in tensors[sense], prints[sense])
+        adapters[sense] = kept or AdapterInfo(
+            format=FORMAT,
+            open_crema=__version__,
+            sense=sense,
+            fingerprint=prints[sense],
+            fresh=sense not in trained,
+            modality=modality_facts(sense, model.config),
+            encoder=encoder_facts(sense, model.adapter(sense).encoder_width, model.config),
+            shape=shape_of(sense, model.config, model.backbone.width),
+            fusion=FusionFacts(
+                model.config.fusion.kind, model.config.fusion.placement, BLOCK in tensors[sense]
+            ),
+            base=base,
+            trained_with=company,
+            primary=leader if leader in company else None,
+            run=None if run is None else RunFacts(run.train.scope, run.seed),
+        )
+    return Described("the model", model.config, base, adapters)
+
+
+def _unchanged(model: Crema, sense: str, base: Base, block: bool, found: str) -> AdapterInfo | None:
+    """What the adapter's file said, where it is still that adapter: by whom and beside whom it was
+    trained stays true in other company. In a model that it leads alone, it goes without block."""
+    origin = model.origins.get(sense)
+    if origin is None:
+        return None
+    info = origin.info
+    if (info.base.llm, info.base.qformer) != (base.llm, base.qformer):
+        return None
+    if found == info.fingerprint:
+        return info
+    if block or fingerprint(model.adapter(sense)) != origin.without_block:
+        return None
+    return replace(info, fingerprint=found, fusion=replace(info.fusion, block=False))
+
+
+def _tensors(model: Crema, sense: str) -> _Tensors:
+    """Of an adapter's file."""
+    tensors = dict(model.adapter(sense).state_dict())
+    if sense in model.fusion.blocks:
+        tensors[BLOCK] = model.fusion.blocks[sense].detach()
+    return tensors
+
+
 def from_pretrained(
-    folder: str | Path,
+    source: str | Path,
     *,
     senses: Sequence[str] | None = None,
     backbone: Backbone | None = None,
+    revision: str | None = None,
     kind: type[Crema] = Crema,
 ) -> Crema:
-    """Reads a saved model; senses: a subset of its adapters. The LLM comes from the weights cache
-    unless a backbone is given. kind: the class of the result, which is in evaluation mode.
+    """Reads a saved model from its folder, or from a repository of the Hugging Face hub
+    (``"user/name"``, at a revision), which is downloaded to that hub's cache.
+
+    senses: a subset of its adapters. The LLM comes from the weights cache unless a backbone is
+    given. kind: the class of the result, which is in evaluation mode.
 
     Raises WeightsError, naming the file, for whatever is missing, foreign, or damaged.
     """
-    folder = Path(folder)
+    folder = hub.local(source, revision)
+    said = read_model(folder, senses)
+    qformer = read_qformer(folder / QFORMER, said)
+    adapters = {s: read_adapter(place_of(folder, s), said.adapters[s], said) for s in said.adapters}
+    backbone = backbone or backbones.load(said.config.llm, dropout=said.config.llm_dropout)
+    if backbone.fingerprint != said.base.llm:
+        raise WeightsError(
+            f"{folder}: trained on the LLM {said.base.llm}, "
+            f"not on {backbone.fingerprint}; load it with the one it was trained on"
+        )
+    widths = {s: info.encoder.width for s, info in said.adapters.items()}
+    model = kind(said.config, backbone, widths)
+    _fill(model.qformer, qformer, folder / QFORMER)
+    for sense, tensors in adapters.items():
+        put(model, said.adapters[sense], tensors, place_of(folder, sense))
+    if model.fusion.bias is not None:
+        _fill(model.fusion, read_bias(folder / FUSION, said), folder / FUSION, partial=True)
+    return model.eval()
+
+
+def place_of(folder: Path, sense: str) -> Path:
+    return folder / "adapters" / sense
+
+
+def read_model(folder: Path, senses: Sequence[str] | None = None) -> Described:
+    """What a model's folder says, without its tensors; senses: of these only.
+
+    Raises WeightsError, naming the file, where that is not a model or an adapter does not fit it.
+    """
     if not folder.exists():  # its last writer may have been killed between two renames
         recover(folder)
-    info = read_json(folder / "config.json", "a saved model has one; is this a model folder?")
-    config = _model_config(folder, info)
+    data = read_small_json(folder / CONFIG, HINT)
+    config, base = model_config(folder, data)
     if senses is not None:
         lacking = [s for s in senses if s not in config.senses]
         if lacking:
@@ -108,39 +214,92 @@ def from_pretrained(
                 f"it has {', '.join(config.senses)}"
             )
         config = replace(config, senses=tuple(s for s in config.senses if s in senses))
-    adapters = {s: _read_adapter(folder / "adapters" / s, s, info["base"]) for s in config.senses}
-    backbone = backbone or backbones.load(config.llm, dropout=config.llm_dropout)
-    if backbone.fingerprint != info["base"]["llm"]:
+    adapters = {}
+    for sense in modality.canonical(config.senses):
+        path = place_of(folder, sense) / CONFIG
+        info = read_info(path, "the model lists this sense, its adapter is missing")
+        if info.sense != sense:
+            raise WeightsError(f"{path}: not an adapter for {sense!r}, but for {info.sense!r}")
+        adapters[sense] = info
+    said = Described(str(folder), config, base, adapters)
+    for sense, info in adapters.items():
+        check_loads(info, str(place_of(folder, sense)), said)
+    return said
+
+
+def read_adapter(folder: Path, info: AdapterInfo, model: Described) -> _Tensors:
+    """An adapter's tensors, its fusion block among them, that are what its configuration says.
+
+    Raises WeightsError, naming the file, where they are not.
+    """
+    path, width = folder / ADAPTER, info.shape.llm_width
+    kind = modality.get(info.sense)
+    expected = _sizes(path, lambda: Adapter(kind, model.config, info.encoder.width, width))
+    tensors = read_checked(
+        path, {**expected, **({BLOCK: (width, width)} if info.fusion.block else {})}
+    )
+    if (found := fingerprint(tensors)) != info.fingerprint:
         raise WeightsError(
-            f"{folder}: trained on the LLM {info['base']['llm']}, "
-            f"not on {backbone.fingerprint}; load it with the one it was trained on"
+            f"{path}: its tensors ({found}) are not the ones that its config.json was written for "
+            f"({info.fingerprint}): damaged, or swapped for another's; copy both again"
         )
-    model = kind(config, backbone, {s: a.encoder_width for s, a in adapters.items()})
-    _fill(model.qformer, read_tensors(folder / "qformer.safetensors"), folder)
-    if fingerprint(model.qformer) != info["base"]["qformer"]:
-        raise WeightsError(
-            f"{folder / 'qformer.safetensors'}: not the Q-Former that the adapters were trained on"
-        )
-    for sense, saved in adapters.items():
-        where = folder / "adapters" / sense
-        tensors = dict(saved.tensors)
-        block = tensors.pop(BLOCK, None)
-        _fill(model.adapters[sense], tensors, where)
-        if sense in model.fusion.blocks:
-            if block is None:
-                raise WeightsError(f"{where / 'adapter.safetensors'}: no tensor {BLOCK!r}")
-            _fill(model.fusion.blocks, {sense: block}, where, partial=True)
-    if model.fusion.bias is not None:
-        bias = read_tensors(folder / "fusion.safetensors")
-        if set(bias) != {"bias"}:
-            raise WeightsError(f"{folder / 'fusion.safetensors'}: must hold one tensor, 'bias'")
-        _fill(model.fusion, bias, folder, partial=True)
-    return model.eval()
+    return tensors
+
+
+def read_qformer(path: Path, model: Described) -> _Tensors:
+    found = shapes_in(path)
+    if model.config.qformer.layers > len(found):  # so many are not even built to be compared
+        raise WeightsError(f"{path}: has fewer layers than model.qformer.layers")
+    tensors = read_checked(path, _sizes(path, lambda: QFormer(model.config.qformer)))
+    if fingerprint(tensors) != model.base.qformer:
+        raise WeightsError(f"{path}: not the Q-Former that the adapters were trained on")
+    return tensors
+
+
+def read_bias(path: Path, model: Described) -> _Tensors:
+    """The fusion's bias. Raises WeightsError, naming the file, where it is not the model's."""
+    widths = {info.shape.llm_width for info in model.adapters.values()}
+    tensors = read_checked(path, {"bias": (max(widths),)})
+    if model.base.fusion != fingerprint(tensors):
+        raise WeightsError(f"{path}: not the fusion bias of this model; copy it again")
+    return tensors
+
+
+def _sizes(path: Path, build: Callable[[], nn.Module]) -> Shapes:
+    """What a module's file must hold, without the memory that the module would take."""
+    try:
+        with torch.device("meta"):
+            return shapes_of(build())
+    except RuntimeError as error:  # sizes that no memory has
+        raise WeightsError(f"{path}: its configuration is impossible ({error})") from None
+
+
+def put(model: Crema, info: AdapterInfo, tensors: _Tensors, where: Path) -> None:
+    """Fills a model's adapter and fusion block; where: what errors call them.
+
+    The sense that leads keeps its block, unused, so that saving the model loses nothing.
+    """
+    own = dict(tensors)
+    block = own.pop(BLOCK, None)
+    _fill(model.adapter(info.sense), own, where)
+    model.origins[info.sense] = Origin(info, fingerprint(own))
+    blocks = model.fusion.blocks
+    if block is None:
+        if info.sense in blocks:
+            raise WeightsError(f"{where / ADAPTER}: no tensor {BLOCK!r}")
+    elif info.sense in blocks:
+        _fill(blocks, {info.sense: block}, where, partial=True)
+    elif model.fusion.bias is not None:
+        blocks[info.sense] = nn.Parameter(block.to(model.fusion.bias))
+        for name in model.senses:  # parameters stay in canonical order
+            if name in blocks:
+                blocks[name] = blocks.pop(name)
 
 
 def load_qformer(model: Crema, folder: str | Path) -> None:
     """Gives a model the Q-Former of a saved one, of the same shape."""
-    _fill(model.qformer, read_tensors(Path(folder) / "qformer.safetensors"), Path(folder))
+    path = Path(folder) / QFORMER
+    _fill(model.qformer, read_checked(path, shapes_of(model.qformer)), path)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -156,80 +315,42 @@ def _replaceable(folder: Path) -> bool:
     if not any(folder.iterdir()):
         return True
     try:
-        return read_json(folder / "config.json", "").get("format") is not None
+        return read_small_json(folder / CONFIG, "").get("format") is not None
     except WeightsError:
         return False
 
 
 def run_of(folder: str | Path) -> Config:
     """The configuration that a saved model was made with; defaults where it was not kept."""
-    kept = Path(folder) / "run.yaml"
-    if kept.exists():
-        return load(kept)
-    info = read_json(Path(folder) / "config.json", "a saved model has one; is this a model folder?")
-    return Config(model=_model_config(Path(folder), info))
+    folder = Path(folder)
+    if (folder / RUN).exists():
+        return load(folder / RUN)
+    return Config(model=model_config(folder, read_small_json(folder / CONFIG, HINT))[0])
 
 
-def fingerprint(module: nn.Module) -> str:
-    """What a module's weights are, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).float().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _model_config(folder: Path, info: Mapping[str, Any]) -> ModelConfig:
-    place = folder / "config.json"
-    base = info.get("base")
+def model_config(folder: Path, info: Mapping[str, Any]) -> tuple[ModelConfig, Base]:
+    place = folder / CONFIG
     if info.get("format") != FORMAT or not isinstance(info.get("model"), dict):
         raise WeightsError(
             f"{place}: not an Open CREMA model of format {FORMAT} (format: {info.get('format')!r})"
+            f"{_OLD if info.get('format') == 1 else ''}"
         )
-    if not isinstance(base, dict) or set(base) != {"llm", "qformer"}:
+    if not isinstance(info.get("base"), dict):
         raise WeightsError(f"{place}: does not say what base (llm, qformer) the model has")
     try:
         config: ModelConfig = from_dict(info["model"], where=str(place), schema=ModelConfig)
+        base: Base = from_dict(info["base"], where=f"{place}: base", schema=Base)
     except ConfigError as error:
         made = f"{place}: written by open-crema {info.get('open_crema')}"
         raise WeightsError(f"{made}, does not fit this version: {error}") from None
-    return config
-
-
-@dataclass(frozen=True)
-class _SavedAdapter:
-    encoder_width: int
-    tensors: dict[str, Tensor]
-
-
-def _read_adapter(folder: Path, sense: str, base: Mapping[str, str]) -> _SavedAdapter:
-    place = folder / "config.json"
-    info = read_json(place, "the model lists this sense, its adapter is missing")
-    width = info.get("encoder_width")
-    if info.get("format") != FORMAT or info.get("sense") != sense or not isinstance(width, int):
-        raise WeightsError(f"{place}: not an adapter for {sense!r} of format {FORMAT}")
-    if info.get("base") != base:
-        raise WeightsError(
-            f"{folder}: this adapter was trained on another base (llm, qformer) "
-            f"{info.get('base')}, the model's is {dict(base)}; retrain it on this base"
-        )
-    tensors = read_tensors(folder / "adapter.safetensors")
-    return _SavedAdapter(width, tensors)
+    return config, base
 
 
 def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], where: Path, *, partial: bool = False
 ) -> None:
     """Loads tensors; with partial, others of the module may be left as they are."""
-    own = module.state_dict()
-    wrong = [f"unexpected {n}" for n in tensors if n not in own]
-    wrong += [] if partial else [f"missing {n}" for n in own if n not in tensors]
-    wrong += [
-        f"{n} is {tuple(t.shape)}, expected {tuple(own[n].shape)}"
-        for n, t in tensors.items()
-        if n in own and t.shape != own[n].shape
-    ]
-    if wrong:
-        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise WeightsError(f"{where}: tensors do not fit the configuration: {shown}")
+    own = shapes_of(module)
+    expected = {n: own[n] for n in tensors if n in own} if partial else own
+    check_shapes({n: tuple(t.shape) for n, t in tensors.items()}, expected, where)
     module.load_state_dict(tensors, strict=False)

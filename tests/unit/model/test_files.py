@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,14 +17,16 @@ from safetensors.torch import load_file, save_file
 import tiny
 from open_crema import storage
 from open_crema.backbones.base import Backbone
-from open_crema.config import Config
+from open_crema.config import Config, from_dict, to_dict
 from open_crema.errors import CremaError, WeightsError
 from open_crema.model import files
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of, save_pretrained
+from open_crema.model.tensors import fingerprint
 
 SENSES = ("flow", "video", "audio")
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
+SAID = "adapters/audio/config.json"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,98 @@ def test_a_subset_names_what_is_not_there(llm, saved):
         from_pretrained(saved, senses=["video", "depth"], backbone=llm)
 
 
+def test_half_precision_on_disk_is_read_as_single(llm, saved):
+    """And is the same adapter as far as its fingerprint goes, if its values are."""
+    path = saved / AUDIO
+
+    def halve(tensors):
+        for name, tensor in tensors.items():
+            tensors[name] = tensor if tensor.dtype == torch.bool else tensor.bfloat16()
+
+    retensored(path, halve)
+    said = fingerprint(load_file(path))
+    edited(path.with_name(CONFIG), lambda d: d.update(fingerprint=said))
+    back = from_pretrained(saved, backbone=llm)
+    assert {p.dtype for p in back.adapters["audio"].parameters()} == {torch.float32}
+    assert torch.isfinite(back(batch()).loss)
+
+
+def test_what_was_not_trained_since_is_written_as_it_was(llm, saved, tmp_path):
+    """Even in other company, and whoever trained that: nothing published moves."""
+    model = from_pretrained(saved, senses=["video", "audio"], backbone=llm)
+    model.add_sense("depth", tiny.WIDTHS["depth"])
+    with torch.no_grad():
+        model.adapter("depth").queries.add_(1)
+        model.adapter("depth").fresh.fill_(False)
+    run = from_dict({"seed": 7, "model": to_dict(model.config)})
+    files = snapshot(save_pretrained(model, tmp_path / "grown", run=run))
+    before = snapshot(saved)
+    for name in (f"adapters/{s}/{f}" for s in ("video", "audio") for f in (ADAPTER, CONFIG)):
+        assert files[name] == before[name]
+    new = json.loads(files["adapters/depth/config.json"])
+    assert new["run"] == {"scope": "all", "seed": 7}
+    assert set(new["trained_with"]) == {"video", "audio"}
+    for other, said in new["trained_with"].items():
+        assert said == json.loads(before[f"adapters/{other}/config.json"])["fingerprint"]
+
+
+def test_a_subset_saved_again_remembers_the_company_of_its_training(llm, saved, tmp_path):
+    for kept in (["audio"], ["flow", "audio"]):
+        model = from_pretrained(saved, senses=kept, backbone=llm)
+        again = save_pretrained(model, tmp_path / "again")
+        for sense in kept:
+            old, new = (
+                json.loads((f / f"adapters/{sense}/config.json").read_text())
+                for f in (saved, again)
+            )
+            assert new["trained_with"] == old["trained_with"]
+            if len(kept) > 1:
+                assert new == old
+        back = from_pretrained(again, backbone=llm)
+        assert torch.equal(back(batch()).logits, model(batch()).logits)
+
+
+def test_an_adapter_that_was_trained_on_is_another_one(llm, saved, tmp_path):
+    model = from_pretrained(saved, backbone=llm)
+    with torch.no_grad():
+        model.adapter("audio").queries.mul_(1.5)
+    again = save_pretrained(model, tmp_path / "again")
+    old, new = (json.loads((f / "adapters/audio/config.json").read_text()) for f in (saved, again))
+    assert new["fingerprint"] != old["fingerprint"]
+    untouched = json.loads((again / "adapters/flow/config.json").read_text())
+    assert untouched["trained_with"]["audio"] == old["fingerprint"]
+
+
+def test_an_untrained_adapter_says_so_and_is_nobodys_company(llm, tmp_path):
+    model = tiny.crema("video", llm=llm)
+    model.add_sense("audio", tiny.WIDTHS["audio"])
+    saved = save_pretrained(model, tmp_path / "m")
+    new, old = (
+        json.loads((saved / f"adapters/{s}/config.json").read_text()) for s in ("audio", "video")
+    )
+    assert (new["fresh"], old["fresh"]) == (True, False)
+    assert new["trained_with"] == old["trained_with"] == {}
+
+
+def test_the_configured_encoder_is_the_one_of_the_training(llm, tmp_path):
+    """Features of another resolution mean something else; the widths alone do not tell."""
+    config = tiny.config("video", "audio")
+    saved = save_pretrained(Crema(config, llm), tmp_path / "m")
+    said = json.loads((saved / "adapters/video/config.json").read_text())["encoder"]
+    assert (said["name"], said["width"]) == ("dinov2-small", 384)
+    assert "112px" in said["fingerprint"]
+    assert from_pretrained(saved, backbone=llm).senses == ["video", "audio"]
+    edited(saved / CONFIG, lambda d: d["model"]["encoders"].update(resolution=224))
+    with pytest.raises(WeightsError, match=r"adapters/video: .*112px.*'video' is .*224px"):
+        from_pretrained(saved, backbone=llm)
+
+
+def test_a_model_of_the_first_format_is_refused_by_name(llm, saved):
+    edited(saved / CONFIG, lambda d: d.update(format=1))
+    with pytest.raises(WeightsError, match=r"config.json: .*format 1.*train it again"):
+        from_pretrained(saved, backbone=llm)
+
+
 def test_the_run_that_made_it_is_kept(model, tmp_path):
     run = Config(name="exp", model=model.config)
     assert run_of(save_pretrained(model, tmp_path / "m", run=run)) == run
@@ -159,7 +254,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
         CONFIG,
         lambda f: (f / CONFIG).write_text('{"model_type": "llama", "hidden_size": 3}'),
     ),
-    "a later format": (CONFIG, lambda f: edited(f / CONFIG, lambda d: d.update(format=2))),
+    "a later format": (CONFIG, lambda f: edited(f / CONFIG, lambda d: d.update(format=3))),
     "unknown key": (CONFIG, lambda f: edited(f / CONFIG, lambda d: d["model"].update(colour=1))),
     "ill-typed value": (CONFIG, lambda f: edited(f / CONFIG, lambda d: d["model"].update(lora=1))),
     "unknown sense": (
@@ -198,7 +293,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "wrong encoder width": (
         "adapters/audio",
-        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(encoder_width=11)),
+        lambda f: edited(f / "adapters/audio/config.json", lambda d: d["encoder"].update(width=11)),
     ),
     "missing tensor": ("adapters/audio", lambda f: retensored(f / AUDIO, lambda t: t.popitem())),
     "unexpected tensor": (
@@ -223,11 +318,13 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "no encoder width": (
         "adapters/audio",
-        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.pop("encoder_width")),
+        lambda f: edited(f / "adapters/audio/config.json", lambda d: d["encoder"].pop("width")),
     ),
     "encoder width is text": (
         "adapters/audio",
-        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(encoder_width="x")),
+        lambda f: edited(
+            f / "adapters/audio/config.json", lambda d: d["encoder"].update(width="x")
+        ),
     ),
     "another sense's adapter in the folder": (
         "adapters/flow",
@@ -240,9 +337,82 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
             ),
         ),
     ),
+    "a flipped bit in an adapter": (
+        AUDIO,
+        lambda f: retensored(f / AUDIO, lambda t: t["queries"][0].mul_(-1)),
+    ),
+    "an adapter of another seed": (
+        AUDIO,
+        lambda f: retensored(
+            f / AUDIO, lambda t: t.update({n: v + 1 for n, v in t.items() if n != "fresh"})
+        ),
+    ),
+    "a number that is not finite": (
+        AUDIO,
+        lambda f: retensored(f / AUDIO, lambda t: t["queries"][1].fill_(torch.nan)),
+    ),
+    "whole numbers": (
+        AUDIO,
+        lambda f: retensored(f / AUDIO, lambda t: t.update(queries=t["queries"].int())),
+    ),
+    "a flipped bit in the fusion bias": (
+        "fusion.safetensors",
+        lambda f: retensored(f / "fusion.safetensors", lambda t: t["bias"].mul_(-1)),
+    ),
+    "an adapter wider than any memory": (
+        "adapters/audio",
+        lambda f: edited(
+            f / "adapters/audio/config.json", lambda d: d["encoder"].update(width=10**18)
+        ),
+    ),
+    "a Q-Former of more layers than it has": (
+        "qformer.safetensors",
+        lambda f: (
+            edited(f / CONFIG, lambda d: d["model"]["qformer"].update(layers=10**9)),
+            [
+                edited(p, lambda d: d["shape"].update(layers=10**9))
+                for p in (f / "adapters").glob(f"*/{CONFIG}")
+            ],
+        ),
+    ),
+    "a configuration of a gigabyte": (
+        "adapters/audio/config.json",
+        lambda f: os.truncate(f / "adapters/audio/config.json", 2**30),
+    ),
+    "a sense out of the folder": (
+        CONFIG,
+        lambda f: edited(f / CONFIG, lambda d: d["model"].update(senses=["../../audio"])),
+    ),
+    "a sense out of the folder in an adapter": (
+        "adapters/audio/config.json",
+        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(sense="../video")),
+    ),
+    "an adapter of another encoder": (
+        "adapters/audio",
+        lambda f: edited(
+            f / "adapters/audio/config.json",
+            lambda d: d["encoder"].update(name="yamnet", fingerprint="other"),
+        ),
+    ),
+    "an adapter of another fusion": (
+        "adapters/audio",
+        lambda f: edited(
+            f / "adapters/audio/config.json", lambda d: d["fusion"].update(kind="concat")
+        ),
+    ),
+    "an adapter of another label": (
+        "adapters/audio",
+        lambda f: edited(
+            f / "adapters/audio/config.json", lambda d: d["modality"].update(label="Noise")
+        ),
+    ),
+    "a key that this version does not know": (
+        "adapters/audio/config.json",
+        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(speed=3)),
+    ),
     "an adapter of a later format": (
         "adapters/audio",
-        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(format=2)),
+        lambda f: edited(f / "adapters/audio/config.json", lambda d: d.update(format=3)),
     ),
     "another Q-Former of the same shape": (
         "qformer.safetensors",
@@ -348,12 +518,12 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(model, tmp_pat
 
 
 def test_a_fingerprint_tells_weights_apart(model):
-    one = files.fingerprint(model.qformer)
-    assert one == files.fingerprint(tiny.crema(*SENSES).qformer)
+    one = fingerprint(model.qformer)
+    assert one == fingerprint(tiny.crema(*SENSES).qformer)
     other = tiny.crema(*SENSES)
     with torch.no_grad():
         other.qformer.norm.bias[3] += 1e-6
-    assert files.fingerprint(other.qformer) != one
+    assert fingerprint(other.qformer) != one
     assert len(one) == 16
 
 
