@@ -97,7 +97,15 @@ BUILT_INS: tuple[Modality, ...] = (
         f"{_RGBD}:depth_of_rgbd",
         cost=2.0,
     ),
-    Modality("normal", "Surface Normal", "vision", f"{_READERS}:read_pictures", cost=2.0),
+    Modality(
+        "normal",
+        "Surface Normal",
+        "vision",
+        f"{_READERS}:read_pictures",
+        f"{_RGBD}:normals_of_depth",
+        ("depth", "video"),
+        cost=2.0,
+    ),
     Modality(
         "point",
         "3D Model",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import tree
+from PIL import Image
 from rich.console import Console
 
 from open_crema import config, tasks
@@ -209,3 +210,16 @@ def test_the_configurations_that_the_examples_use_load():
     root = EXAMPLES.parent / "configs" / "embedded"
     for name in ("quickstart", "esc10"):
         assert config.load(root / f"{name}.yaml").name == name
+
+
+def test_the_picture_of_the_colours_is_the_one_in_the_documentation(tmp_path):
+    """A change of a scale has to change the picture that explains it."""
+    import colours
+
+    colours.main(tmp_path / "colours.png")
+    drawn, kept = (
+        # Small, because another version of the drawing library moves text by a pixel.
+        np.asarray(Image.open(path).convert("RGB").resize((130, 56), Image.Resampling.BOX), int)
+        for path in (tmp_path / "colours.png", EXAMPLES.parent / "docs" / "colours.png")
+    )
+    assert np.abs(drawn - kept).mean() < 0.5

@@ -20,7 +20,7 @@ from open_crema.modality import Target, canonical, get, resolve
 
 # Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
 # before for reasons that no fingerprint tells.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from open_crema.errors import MediaError
 from open_crema.media import timeline
-from open_crema.media.arrays import load_npy
+from open_crema.media.arrays import load_npy, load_npz
 from open_crema.media.clip import Clip
 from open_crema.media.images import read_depth_image, read_picture, stack
 from open_crema.media.source import IMAGE_SUFFIXES, Limits, PathLike, locate, natural
@@ -187,37 +187,49 @@ def read_rgbd(path: PathLike, clip: Clip, *, posed: bool = False) -> Rgbd:
     return Rgbd(colour, metres, intrinsics, None if poses is None else poses[chosen], times)
 
 
-def read_intrinsics(
-    file: Path, size: tuple[int, int], limits: Limits, *, named: tuple[int, int] | None = None
-) -> Floats:
-    """Pinhole intrinsics [3, 3] in pixels of a picture of this size (width, height), from a text
-    file of 3 x 3 or 4 x 4 numbers.
-
-    They are taken to be of that size already, unless the file's name says of which they are
-    (``intrinsics_640x480.txt``), or the caller does (`named`): then they are scaled.
-    Raises MediaError: other numbers, another aspect, or a principal point outside the picture.
-    """
-    values = _numbers(file, limits)
-    if values.size not in (9, 16) or not np.isfinite(values).all():
+def intrinsics_beside(path: PathLike, limits: Limits) -> tuple[Floats, Path] | None:
+    """The intrinsics [3, 3] that come with depth maps, and their file, for `fit_intrinsics`: the
+    array ``intrinsics`` in the same .npz, or a text file with ``intrinsic`` in its name in the same
+    folder. None where there are none. Raises MediaError for what is no such matrix."""
+    path, kind = locate(path, limits)
+    if kind == "folder":
+        files = [f for f in _listed(path) if _is_intrinsic(f) and f.suffix.lower() == ".txt"]
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise MediaError(f"{path}: holds several intrinsics ({names}): keep one")
+        return (_matrix(files[0], limits), files[0]) if files else None
+    if path.suffix.lower() != ".npz":
+        return None
+    arrays = load_npz(path, limits)
+    if "intrinsics" not in arrays:
+        return None
+    found = arrays["intrinsics"]
+    if found.shape not in ((3, 3), (4, 4)) or not np.issubdtype(found.dtype, np.floating):
         raise MediaError(
-            f"{file}: expected a 3 x 3 or 4 x 4 matrix of finite numbers, found {values.size}"
+            f"{path}: 'intrinsics' must be floats [3, 3], found {found.dtype} {list(found.shape)}"
         )
-    side = 3 if values.size == 9 else 4
-    found = values.reshape(side, side)[:3, :3].copy()
-    return fit_intrinsics(found, size, file, named=named)
+    return found[:3, :3].astype(np.float64), path
 
 
 def fit_intrinsics(
     intrinsics: Floats, size: tuple[int, int], file: Path, *, named: tuple[int, int] | None = None
 ) -> Floats:
-    """`read_intrinsics` of a matrix [3, 3] that was read already; `file` is for its name."""
+    """Pinhole intrinsics [3, 3] in pixels of a picture of this size (width, height).
+
+    They are taken to be of that size already, unless the file's name says of which they are
+    (``intrinsics_640x480.txt``), or the caller does (`named`): then they are scaled.
+    Raises MediaError: not a pinhole camera, another aspect, or a principal point outside the
+    picture.
+    """
     if match := _SIZE.search(file.stem):
         named = int(match[1]), int(match[2])
     found = np.array(intrinsics, dtype=np.float64)
     if named is not None:
         _check_aspect(file, named, size, "the depth is", "crop")
         found[:2] *= np.array(size)[:, None] / np.array(named)[:, None]
-    if not (found[0, 0] > 0 and found[1, 1] > 0 and np.allclose(found[2], (0, 0, 1))):
+    if not np.isfinite(found).all() or not (
+        found[0, 0] > 0 and found[1, 1] > 0 and np.allclose(found[2], (0, 0, 1))
+    ):
         raise MediaError(
             f"{file}: not pinhole intrinsics: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
         )
@@ -339,9 +351,18 @@ def _read_intrinsics(
     if not files:
         return None
     of_colour = "colo" in files[0].name.lower()
-    return read_intrinsics(
-        files[0], depth, limits, named=(colour[0], colour[1]) if of_colour else None
-    )
+    named = (colour[0], colour[1]) if of_colour else None
+    return fit_intrinsics(_matrix(files[0], limits), depth, files[0], named=named)
+
+
+def _matrix(file: Path, limits: Limits) -> Floats:
+    values = _numbers(file, limits)
+    if values.size not in (9, 16) or not np.isfinite(values).all():
+        raise MediaError(
+            f"{file}: expected a 3 x 3 or 4 x 4 matrix of finite numbers, found {values.size}"
+        )
+    side = 3 if values.size == 9 else 4
+    return values.reshape(side, side)[:3, :3].copy()
 
 
 def _check_aspect(

@@ -45,7 +45,7 @@ def test_translation_is_recovered_in_widths_per_second(dx, dy, gap):
     [(6, 0, "R"), (-6, 0, "GB"), (3, 5, "RG"), (-3, -5, "B")],
 )
 def test_hue_shows_the_direction(dx, dy, channels):
-    rgb = flow_to_rgb(dis_flow(*pair(dx, dy), np.array([0.1])), max_speed=0.3)
+    rgb = flow_to_rgb(dis_flow(*pair(dx, dy), np.array([0.1])), fast=0.3)
     middle = np.median(rgb[0, 30:90, 40:120], axis=(0, 1))
     strong = {name for name, value in zip("RGB", middle, strict=True) if value > 150}
     assert strong == set(channels)
