@@ -14,8 +14,10 @@ from open_crema import config as configuration
 from open_crema.config import Config
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Extractor
+from open_crema.data.extraction import extract_all
+from open_crema.data.report import Policy, Report
 from open_crema.data.sample import Sample
-from open_crema.errors import ConfigError, DataError
+from open_crema.errors import ConfigError, DataError, MediaError
 from open_crema.evaluation import result
 from open_crema.evaluation.report import curves
 from open_crema.evaluation.result import Evaluation
@@ -70,17 +72,46 @@ def read_samples(config: Config, split: str) -> list[Sample]:
 def read_data(config: Config, samples: Sequence[Sample]) -> FeatureDataset:
     """Questions with their features, which are extracted now where the store lacks them.
 
-    Raises DataError where no question has any of the model's senses.
+    Files that cannot be used are treated, and named in the log, as ``data.on_error`` says. Raises
+    MediaError at the first under "error", DataError where no question has any of the model's
+    senses.
     """
     extractor = Extractor.from_config(config)
-    counts = extractor.extract_all(samples)
-    if counts and not any(count.present for count in counts.values()):
-        why = "; ".join(f"{s}: {', '.join(count.absent)}" for s, count in counts.items())
-        raise DataError(f"none of {len(samples)} questions has any sense of the model ({why})")
-    for sense, count in counts.items():
-        for reason, missing in count.absent.items():
-            logger.info("%d of %d questions without %s: %s", missing, len(samples), sense, reason)
-    return FeatureDataset(samples, extractor, frames=config.data.frames)
+    policy = config.data.on_error
+    report = _extract(config, extractor, samples, "data.on_error", policy)
+    for sense, tally in report.senses.items():
+        for reason, ids in tally.absent.items():
+            logger.info("%d of %d questions without %s: %s", len(ids), len(samples), sense, reason)
+    if report.skipped:
+        logger.warning("%d of %d questions are left out", len(report.skipped), len(samples))
+    if samples and not report.usable:
+        why = [f"{s}: {', '.join(tally.absent)}" for s, tally in report.senses.items()]
+        why = [str(failure) for failure in report.failures[:1]] or why
+        raise DataError(
+            f"none of {len(samples)} questions has any sense of the model ({'; '.join(why)})"
+        )
+    return FeatureDataset(
+        samples,
+        extractor,
+        frames=config.data.frames,
+        failed=report.failed,
+        on_error=policy,
+    )
+
+
+def _extract(
+    config: Config, extractor: Extractor, samples: Sequence[Sample], key: str, policy: Policy
+) -> Report:
+    """Fills the store; names each file that cannot be used, and the key that says what then."""
+    try:
+        report = extract_all(extractor, samples, on_error=policy, workers=config.data.workers)
+    except MediaError as error:
+        raise MediaError(
+            f"{error}; repair it, or go on without it by {key}=skip or {key}=mask"
+        ) from error
+    for failure in report.failures:
+        logger.warning("%s=%s: %s", key, policy, failure)
+    return report
 
 
 def train(config: Config, *, fresh: bool = False) -> Path:
@@ -122,8 +153,11 @@ def evaluate_split(
     seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
     model = from_pretrained(model_folder)
     config = replace(config, model=model.config)
-    # Features are made as they are needed: media that cannot be used are skipped and counted there.
-    data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
+    extractor = Extractor.from_config(config)
+    answered = [sample for sample in samples if sample.answers]
+    _extract(config, extractor, answered, "eval.on_error", config.eval.on_error)
+    # Media that cannot be used are found, counted and treated again where each is scored.
+    data = FeatureDataset(samples, extractor, frames=config.data.frames)
     with progress.bar() as bar:
         task = bar.add_task("evaluating", total=len(samples), note="")
         found = evaluate(

@@ -11,7 +11,7 @@ import torch
 import tiny
 from open_crema import backbones, config, experiment
 from open_crema.data.extract import Source
-from open_crema.errors import ConfigError, DataError, SenseAbsent, WeightsError
+from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent, WeightsError
 from open_crema.features import Features
 from open_crema.modality import canonical, get
 from open_crema.model.files import save_pretrained
@@ -28,6 +28,8 @@ SHAPE = {
 class Extractor:
     """Noise for every named file."""
 
+    store = None
+
     def __init__(self, senses: tuple[str, ...]) -> None:
         self.senses = canonical(senses)
         self.modalities = {sense: get(sense) for sense in self.senses}
@@ -39,14 +41,15 @@ class Extractor:
 
     def features(self, sample, sense):
         found = self.source(sample, sense)
-        if isinstance(found, SenseAbsent):
-            return found
+        return found if isinstance(found, SenseAbsent) else self.obtain(found, sense)
+
+    def obtain(self, source, sense, *, making=None):
+        return self.noise(sense)
+
+    def noise(self, sense):
         times = torch.tensor([[0.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
         mask = torch.ones(2, 3, dtype=torch.bool)
         return Features(torch.randn(2, 3, WIDTHS[sense]).bfloat16(), mask, times)
-
-    def extract_all(self, samples):
-        return {}
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +179,70 @@ def test_neither_a_configuration_nor_a_model(tmp_path):
 def test_the_default_model_is_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CREMA_HOME", str(tmp_path))
     assert experiment.default_model() == tmp_path / "models" / "default"
+
+
+class TestBrokenFiles:
+    """One question of six names a sound file that cannot be read."""
+
+    @pytest.fixture(autouse=True)
+    def broken(self, monkeypatch):
+        obtain = Extractor.obtain
+
+        def failing(self, source, sense, **options):
+            if source.path.endswith("/3.wav"):
+                raise MediaError(f"{source.path}: damaged")
+            return obtain(self, source, sense, **options)
+
+        monkeypatch.setattr(Extractor, "obtain", failing)
+
+    def logged(self, tmp_path):
+        lines = [json.loads(s) for s in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["kind"] in ("skipped", "masked")]
+
+    def test_end_training(self, write, tmp_path):
+        with pytest.raises(MediaError, match=r"'line-4', audio: .*3\.wav: damaged; .*=skip"):
+            experiment.train(config.load(write()))
+        assert not (tmp_path / "out").exists()
+
+    def test_are_left_out_of_training(self, write, tmp_path, caplog):
+        experiment.train(config.load(write(data={"on_error": "skip"})))
+        (line,) = self.logged(tmp_path)
+        assert (line["kind"], line["sample"]) == ("skipped", "line-4")
+        assert "3.wav: damaged" in line["error"]
+        assert "1 of 6 questions are left out" in caplog.text
+        assert "3.wav: damaged" in caplog.text
+
+    def test_are_withheld_in_training(self, write, tmp_path):
+        experiment.train(config.load(write(data={"on_error": "mask"})))
+        (line,) = self.logged(tmp_path)
+        assert (line["kind"], line["sample"], line["sense"]) == ("masked", "line-4", "audio")
+
+    @pytest.mark.parametrize("policy", ["skip", "mask"])
+    def test_decide_what_a_run_is_trained_on(self, write, monkeypatch, policy):
+        run = config.load(write(data={"on_error": policy}))
+        experiment.train(run)
+        monkeypatch.setattr(Extractor, "obtain", lambda self, s, sense, **_: self.noise(sense))
+        with pytest.raises(ConfigError, match="training questions differ"):
+            experiment.train(run)
+
+    def test_nothing_but_broken_files(self, write, tmp_path):
+        run = config.load(write(data={"on_error": "skip"}, model={"senses": ["audio"]}))
+        line = {"media": {"audio": "3.wav"}, "question": "what is it", "answer": "red"}
+        (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
+        with pytest.raises(DataError, match=r"none of 1 questions .*3\.wav: damaged"):
+            experiment.train(run)
+
+    @pytest.mark.parametrize(("policy", "scored"), [("skip", 5), ("mask", 6)])
+    def test_in_evaluation(self, write, tmp_path, policy, scored):
+        run = config.load(write(data={"on_error": "skip"}, eval={"on_error": policy}))
+        folder = experiment.train(run)
+        found = experiment.evaluate_split(run, folder, out=tmp_path / "results")
+        assert (found.expected, len(found.predictions)) == (6, scored)
+        assert len(found.skipped) == 6 - scored
+
+    def test_end_an_evaluation(self, write, tmp_path):
+        run = config.load(write(data={"on_error": "skip"}, eval={"on_error": "error"}))
+        folder = experiment.train(run)
+        with pytest.raises(MediaError, match=r"'line-4'.*eval\.on_error=skip or eval"):
+            experiment.evaluate_split(run, folder, out=tmp_path / "results")
+        assert not (tmp_path / "results").exists()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 
 from open_crema.data import sampler
 from open_crema.data.extract import Extractor, Source
+from open_crema.data.report import Policy
 from open_crema.data.sample import Batch, Sample, collate
 from open_crema.errors import SenseAbsent
 from open_crema.features import Features
+
+# How the reason of a sense begins that is absent because its file cannot be used.
+UNUSABLE = "unusable media"
 
 _MEMORY = 2 * 2**30
 
@@ -20,6 +25,9 @@ class FeatureDataset:
     frames: segments of each visual sense that a sample uses, of those the extractor keeps.
     memory_bytes: features stay in memory from their first use until this much is held; the rest
         is read from the store each time.
+    failed: sense -> id of a sample -> what is wrong with its file, as a report of
+        :func:`~open_crema.data.extraction.extract_all` has it. on_error: "skip" leaves these
+        samples out, "mask" the senses out of the samples, "error" treats them as all others.
     """
 
     def __init__(
@@ -29,8 +37,13 @@ class FeatureDataset:
         *,
         frames: int,
         memory_bytes: int = _MEMORY,
+        failed: Mapping[str, Mapping[str, str]] | None = None,
+        on_error: Policy = "error",
     ) -> None:
-        self.samples = list(samples)
+        pairs = [(s, of, e) for s, ids in (failed or {}).items() for of, e in ids.items()]
+        self.skipped = {of: f"{s}: {e}" for s, of, e in pairs} if on_error == "skip" else {}
+        self.masked = {(of, s): e for s, of, e in pairs} if on_error == "mask" else {}
+        self.samples = [sample for sample in samples if sample.id not in self.skipped]
         self.extractor = extractor
         self.frames = frames
         self._memory_left = memory_bytes
@@ -47,6 +60,12 @@ class FeatureDataset:
         for (_, sense), reason in self._absent.items():
             counts[sense][reason] += 1
         return counts
+
+    def masking(self) -> FeatureDataset:
+        """The same data and memory, with masks of its own: its ``masked`` may be added to."""
+        view = copy(self)
+        view.masked = dict(self.masked)
+        return view
 
     def batch(
         self,
@@ -86,6 +105,25 @@ class FeatureDataset:
             chosen = places[start : start + batch_size]
             yield self.batch(chosen, training=training, epoch=epoch, seed=seed)
 
+    def features(self, index: int, sense: str) -> Features | SenseAbsent:
+        """All of one sample's features of a sense, or why it has none; MediaError as in batch."""
+        sample = self.samples[index]
+        if (error := self.masked.get((sample.id, sense))) is not None:
+            return SenseAbsent(sense, f"{UNUSABLE}: {error}")
+        source = self.extractor.source(sample, sense)
+        if isinstance(source, SenseAbsent):
+            return source
+        if (source, sense) in self._memory:
+            return self._memory[source, sense]
+        found = self.extractor.features(sample, sense)
+        size = 0
+        if isinstance(found, Features):
+            size = sum(t.nbytes for t in (found.tokens, found.mask, found.times))
+        if size <= self._memory_left:
+            self._memory_left -= size
+            self._memory[source, sense] = found
+        return found
+
     def _features(
         self, index: int, training: bool, epoch: int, seed: int, senses: Collection[str]
     ) -> Mapping[str, Features]:
@@ -94,7 +132,7 @@ class FeatureDataset:
         for sense, modality in self.extractor.modalities.items():
             if sense not in senses:
                 continue
-            features = self._read(sample, sense)
+            features = self.features(index, sense)
             if isinstance(features, SenseAbsent):
                 self._absent[index, sense] = features.reason
                 continue
@@ -109,19 +147,4 @@ class FeatureDataset:
                 )
                 features = sampler.select(features, chosen)
             found[sense] = features
-        return found
-
-    def _read(self, sample: Sample, sense: str) -> Features | SenseAbsent:
-        source = self.extractor.source(sample, sense)
-        if isinstance(source, SenseAbsent):
-            return source
-        if (source, sense) in self._memory:
-            return self._memory[source, sense]
-        found = self.extractor.features(sample, sense)
-        size = 0
-        if isinstance(found, Features):
-            size = sum(t.nbytes for t in (found.tokens, found.mask, found.times))
-        if size <= self._memory_left:
-            self._memory_left -= size
-            self._memory[source, sense] = found
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from open_crema import progress, weights
+from open_crema import weights
 from open_crema.config import Config, EncodersConfig
 from open_crema.data.entry import About
 from open_crema.data.sample import UNTIMED, Sample, Timing
@@ -21,14 +22,6 @@ from open_crema.modality import Target, canonical, get, resolve
 # Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
 # before for reasons that no fingerprint tells.
 RECIPE = 3
-
-
-@dataclass
-class SenseCount:
-    """How many samples have a sense, and why the others do not."""
-
-    present: int = 0
-    absent: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,8 @@ class Extractor:
     """Features of the given senses for any sample, made once and kept in the store.
 
     senses: in any order. frames: pictures of a clip that are kept. store: None makes features
-    anew each time, the same ones. Encoders are built when first needed.
+    anew each time, the same ones. Encoders are built when first needed. Several threads may use one
+    extractor.
     """
 
     def __init__(
@@ -65,7 +59,8 @@ class Extractor:
         self.frames = frames
         self.limits = limits
         self.store = store
-        self._encoders: dict[Target, Encoder] = {}
+        self._encoders: dict[Target, _Shared] = {}
+        self._building = threading.Lock()
 
     @classmethod
     def from_config(cls, config: Config) -> Extractor:
@@ -109,41 +104,27 @@ class Extractor:
         if isinstance(source, SenseAbsent):
             return source
         try:
-            if self.store is None:
-                return self._make(source, sense)
-            key, about = self._key(source, sense, self.store)
-            return self.store.get_or_make(key, lambda: self._make(source, sense), about=about)
+            return self.obtain(source, sense)
         except MediaError as error:
             raise MediaError(f"sample {sample.id!r}, {sense}: {error}") from error
 
-    def extract_all(self, samples: Sequence[Sample]) -> dict[str, SenseCount]:
-        """Fills the store, each distinct file and sense once, with progress on stderr.
+    def obtain(
+        self, source: Source, sense: str, *, making: Callable[[], None] = lambda: None
+    ) -> Features | SenseAbsent:
+        """The features of a source, or why it does not hold the sense.
 
-        Returns for each sense how many SAMPLES have it, and how many do not, by reason. Raises
-        MediaError as :meth:`features` does.
+        making: called before they are made, where the store does not have them. Raises MediaError
+        where a file is missing, broken or too large.
         """
-        counts = {sense: SenseCount() for sense in self.senses}
-        done: dict[tuple[Source, str], str | None] = {}  # why it is absent, None if it is present
-        with progress.bar() as bar:
-            total = len(samples) * len(self.senses)
-            task = bar.add_task("features", total=total, note="")
-            for sample in samples:
-                for sense in self.senses:
-                    source = self.source(sample, sense)
-                    if isinstance(source, SenseAbsent):
-                        reason: str | None = source.reason
-                    elif (source, sense) in done:
-                        reason = done[source, sense]
-                    else:
-                        found = self.features(sample, sense)
-                        reason = found.reason if isinstance(found, SenseAbsent) else None
-                        done[source, sense] = reason
-                    if reason is None:
-                        counts[sense].present += 1
-                    else:
-                        counts[sense].absent[reason] += 1
-                    bar.advance(task)
-        return counts
+
+        def make() -> Features | SenseAbsent:
+            making()
+            return self._make(source, sense)
+
+        if self.store is None:
+            return make()
+        key, about = self._key(source, sense, self.store)
+        return self.store.get_or_make(key, make, about=about)
 
     def _key(self, source: Source, sense: str, store: FeatureStore) -> tuple[str, About]:
         check = self.limits.check_bytes
@@ -176,7 +157,7 @@ class Extractor:
             clip = Clip(self.frames, self.limits, source.timing.rate, source.timing.start)
             if source.video is not None:
                 clip = replace(clip, video=self._time_line(source.video, source.video_timing))
-            made = self._encoder(sense)(resolve(source.maker)(source.path, clip))
+            made = self._encoder(sense)(_read(source, clip))
         except SenseAbsent as absent:
             # Results belong to content, and counts to reasons: neither to one file's path.
             return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
@@ -191,11 +172,46 @@ class Extractor:
         except SenseAbsent:
             return None
 
-    def _encoder(self, sense: str) -> Encoder:
+    def _encoder(self, sense: str) -> _Shared:
         modality = self.modalities[sense]
-        if modality.encoder not in self._encoders:
-            self._encoders[modality.encoder] = encoder_for(modality, self.encoders_config)
-        return self._encoders[modality.encoder]
+        with self._building:
+            if modality.encoder not in self._encoders:
+                encoder = encoder_for(modality, self.encoders_config)
+                self._encoders[modality.encoder] = _Shared(encoder)
+            return self._encoders[modality.encoder]
+
+
+class _Shared:
+    """An encoder for several threads: it loads its weights in its first call, which goes alone."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._first = threading.Lock()
+        self._loaded = False
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def __call__(self, media: Any) -> Features:
+        if self._loaded:
+            return self._encoder(media)
+        with self._first:
+            features = self._encoder(media)
+            self._loaded = True
+            return features
+
+
+def _read(source: Source, clip: Clip) -> Any:
+    """What the reader or expert gives. Their own errors about a file are those of a broken one."""
+    try:
+        return resolve(source.maker)(source.path, clip)
+    except (OSError, EOFError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        kind = type(error).__name__
+        raise MediaError(
+            f"{source.path}: cannot be read ({kind}: {reason}); repair or replace it"
+        ) from error
 
 
 def _name(maker: Target) -> str:

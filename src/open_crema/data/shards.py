@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class Shards:
         self.folder = folder
         self._shards: dict[str, tuple[Packed, ...]] = {}  # by file name, newest first
         self._places: dict[str, tuple[Packed, ...]] = {}
+        self._refreshing = threading.Lock()
 
     def find(self, key: str) -> tuple[Packed, ...]:
         """The places of an entry, newest first, as far as known: see :meth:`refresh`."""
@@ -101,6 +103,10 @@ class Shards:
         Names damaged shards in a warning; what they hold counts as missing. Raises CremaError for
         a folder that cannot be read.
         """
+        with self._refreshing:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         try:
             names = self._names()
             if set(names) == set(self._shards):

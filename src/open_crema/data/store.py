@@ -94,7 +94,8 @@ class FeatureStore:
             set_aside(path, error)
         damaged: dict[Packed, DamagedError] = {}
         while True:
-            for place in self.shards.find(key):
+            places = self.shards.find(key)
+            for place in places:
                 if place in damaged:
                     continue
                 try:
@@ -105,7 +106,8 @@ class FeatureStore:
                     raise unreadable(place.shard, error) from None
                 except DamagedError as error:
                     damaged[place] = error
-            if not self.shards.refresh():
+            # Another thread may have looked at the folder since the places were asked for.
+            if not self.shards.refresh() and self.shards.find(key) == places:
                 break
         for place, why in damaged.items():
             warn_of(place, why)

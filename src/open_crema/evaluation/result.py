@@ -14,6 +14,7 @@ from typing import Any
 
 import open_crema
 from open_crema.config import Config, to_dict
+from open_crema.data.dataset import UNUSABLE
 from open_crema.errors import CremaError, DataError
 from open_crema.evaluation import metrics
 from open_crema.model.crema import Crema
@@ -132,7 +133,8 @@ class Evaluation:
         counts: dict[str, Counter[str]] = {sense: Counter() for sense in self.senses}
         for prediction in self.predictions:
             for sense, reason in prediction.absent.items():
-                counts[sense][reason] += 1
+                # Each broken file has a reason of its own; the predictions name it.
+                counts[sense][UNUSABLE if reason.startswith(f"{UNUSABLE}: ") else reason] += 1
         return {sense: dict(sorted(c.items())) for sense, c in counts.items() if c}
 
     def summary(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from open_crema import modality
 from open_crema.config import EvalConfig
-from open_crema.data.dataset import FeatureDataset
+from open_crema.data.dataset import UNUSABLE, FeatureDataset
 from open_crema.data.sample import Batch, Sample
 from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
 from open_crema.evaluation import metrics
@@ -15,7 +15,6 @@ from open_crema.evaluation.result import Evaluation, Prediction, Skipped
 from open_crema.model.crema import UNTRAINED, Crema
 
 UNANSWERED = "no answer to compare with"
-UNUSABLE = "unusable media"
 
 
 def evaluate(
@@ -32,16 +31,19 @@ def evaluate(
 
     Samples with options are answered by the likelihood of each, others by generation. A sample
     that has none of the senses is answered from its question alone, so that every subset of
-    senses is scored on the same samples; one with unusable media, or without an answer to compare
-    with, is skipped and counted.
+    senses is scored on the same samples; one without an answer to compare with is skipped and
+    counted. One with unusable media is skipped and counted, too, or answered without the senses in
+    question, or ends the evaluation, as ``config.on_error`` says.
 
     senses: those that the model is given, by default all of its own. train: the samples whose
     answers make the majority rate. blind: also ask the same model without any sense. progress:
     called with the number of samples done and of all.
 
     Raises ConfigError for a sense that the model or the data set does not have, DataError for a
-    right option that is not offered, CremaError where nothing could be scored.
+    right option that is not offered, CremaError where nothing could be scored, MediaError for
+    unusable media under the policy "error".
     """
+    dataset = dataset.masking()
     used = _used(model, dataset, senses)
     report = progress or (lambda done, total: None)
     for sample in dataset.samples:
@@ -105,13 +107,18 @@ def _answer_all(
         try:
             batch = dataset.batch(usable)
         except MediaError:
-            for i, message in _unusable(dataset, usable).items():
-                skipped[i] = _skipped(dataset.samples[i], UNUSABLE, message)
+            if config.on_error == "error":
+                raise
+            for i, sense, failure in _unusable(dataset, usable):
+                if config.on_error == "mask":
+                    dataset.masked[dataset.samples[i].id, sense] = str(failure.__cause__ or failure)
+                elif i not in skipped:
+                    skipped[i] = _skipped(dataset.samples[i], UNUSABLE, str(failure))
             usable = [i for i in usable if i not in skipped]
             batch = dataset.batch(usable)
         batch = batch.only(senses)
         for row, answer in enumerate(_answer(model, batch, config)):
-            there, absent = _presence(model, dataset, batch, row, senses)
+            there, absent = _presence(model, dataset, usable[row], batch, row, senses)
             said[usable[row]] = replace(answer, senses=there, absent=absent)
         done += len(places)
         report(done, len(dataset))
@@ -126,15 +133,16 @@ def _places(samples: Sequence[Sample], batch_size: int) -> Iterator[list[int]]:
             yield places[start : start + batch_size]
 
 
-def _unusable(dataset: FeatureDataset, places: Sequence[int]) -> dict[int, str]:
-    """The samples whose media cannot be used, with the message of each."""
-    messages = {}
+def _unusable(
+    dataset: FeatureDataset, places: Sequence[int]
+) -> Iterator[tuple[int, str, MediaError]]:
+    """The samples and senses whose media cannot be used."""
     for i in places:
-        try:
-            dataset.batch([i])
-        except MediaError as error:
-            messages[i] = str(error)
-    return messages
+        for sense in dataset.extractor.senses:
+            try:
+                dataset.features(i, sense)
+            except MediaError as error:
+                yield i, sense, error
 
 
 def _answer(model: Crema, batch: Batch, config: EvalConfig) -> list[_Said]:
@@ -172,7 +180,7 @@ def _asked(sample: Sample) -> tuple[str, ...]:
 
 
 def _presence(
-    model: Crema, dataset: FeatureDataset, batch: Batch, row: int, senses: Sequence[str]
+    model: Crema, dataset: FeatureDataset, place: int, batch: Batch, row: int, senses: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The senses that a sample of the batch has, and why it does not have the others."""
     absent = dict.fromkeys((s for s in senses if s in model.untrained), UNTRAINED)
@@ -180,7 +188,7 @@ def _presence(
     there = [s for s in given if s not in absent]
     for sense in senses:
         if sense not in given and sense not in absent:
-            found = dataset.extractor.features(batch.samples[row], sense)
+            found = dataset.features(place, sense)
             assert isinstance(found, SenseAbsent)
             absent[sense] = found.reason
     return tuple(there), absent

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from open_crema import progress
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
-from open_crema.data.sample import Batch, Sample
+from open_crema.data.sample import Batch
 from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
@@ -113,6 +113,10 @@ class Trainer:
             self._resume(last)
             return
         (self.out / "log.jsonl").unlink(missing_ok=True)
+        for sample, error in self.data.skipped.items():
+            self._log(kind="skipped", sample=sample, error=error)
+        for (sample, sense), error in self.data.masked.items():
+            self._log(kind="masked", sample=sample, sense=sense, error=error)
         self._align()
         self._checkpoint()
 
@@ -278,7 +282,7 @@ class Trainer:
             "exits": self.exits.state(),
             "best": self.best,
             "config": to_dict(self.config),
-            "questions": _digest(self.data.samples),
+            "questions": _digest(self.data),
             "log_bytes": _size(self.out / "log.jsonl"),
         }
         checkpoint.save(self.out / "checkpoints", self.step, self.model, self.optimizer, state)
@@ -292,7 +296,7 @@ class Trainer:
                 "with --fresh, or choose another `out`"
             )
         differ = _differences(state["config"], to_dict(self.config))
-        if state["questions"] != _digest(self.data.samples):
+        if state["questions"] != _digest(self.data):
             differ.append("training questions")
         if differ:
             raise ConfigError(
@@ -348,11 +352,13 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [".".join(k) for k in keys if k not in _FREE and value(old, k) != value(new, k)]
 
 
-def _digest(samples: Sequence[Sample]) -> str:
+def _digest(data: FeatureDataset) -> str:
     """What the run is trained on, by all but the places of the media files."""
     digest = hashlib.sha256()
-    for s in samples:
+    for s in data.samples:
         digest.update(json.dumps([s.id, s.question, s.answers, sorted(s.media)]).encode())
+    for masked in sorted(data.masked):
+        digest.update(json.dumps(masked).encode())
     return digest.hexdigest()[:16]
 
 

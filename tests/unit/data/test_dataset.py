@@ -214,3 +214,33 @@ def test_skipping_resumes_an_epoch_where_it_was(skip):
             assert same(rows(ours, row), rows(theirs, row))
     if skip >= 3:
         assert data.extractor.reads == []
+
+
+FAILED = {"audio": {"q0": "a.wav: broken"}, "video": {"q1": "b.mp4: cut"}}
+
+
+def test_samples_with_broken_files_are_left_out():
+    data = dataset(failed=FAILED, on_error="skip")
+    assert [sample.id for sample in data.samples] == ["q2", "q3", "q4"]
+    assert data.skipped == {"q0": "audio: a.wav: broken", "q1": "video: b.mp4: cut"}
+    assert data.masked == {}
+
+
+def test_a_broken_file_is_an_absent_sense():
+    data = dataset(failed=FAILED, on_error="mask")
+    assert (len(data), data.skipped) == (5, {})
+    batch = data.batch([0, 1])
+    assert batch.senses["video"].present.tolist() == [True, False]
+    assert "audio" not in batch.senses
+    assert data.absent["audio"]["unusable media: a.wav: broken"] == 1
+    assert ("audio0", "audio") not in data.extractor.reads
+
+
+def test_masks_of_a_view_are_its_own():
+    data = dataset()
+    data.masking().masked["q0", "video"] = "cut"
+    assert "video" in data.batch([0]).senses
+
+
+def test_failures_change_nothing_under_the_policy_error():
+    assert len(dataset(failed=FAILED).batch([0, 1]).senses["audio"].tokens) == 2

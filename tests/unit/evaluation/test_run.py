@@ -8,7 +8,7 @@ from named_features import NamedFeatures, ask, dataset
 import tiny
 from open_crema.config import EvalConfig
 from open_crema.data.sample import Batch
-from open_crema.errors import ConfigError, CremaError, DataError
+from open_crema.errors import ConfigError, CremaError, DataError, MediaError
 from open_crema.evaluation import metrics
 from open_crema.evaluation.run import UNANSWERED, UNUSABLE, evaluate
 
@@ -163,6 +163,31 @@ def test_unusable_samples_are_counted_and_change_nothing_else():
     for one, other in zip(result.predictions, whole.predictions, strict=True):
         assert one.prediction == other.prediction
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_a_broken_file_can_be_an_absent_sense():
+    model = tiny.crema()
+    config = dataclasses.replace(CONFIG, on_error="mask")
+    samples = [*mixed(), ask("x", options=COLOURS, video="1", audio="broken"), ask("y", answer="")]
+    data = dataset(*samples)
+    result = evaluate(model, data, config=config)
+    assert result.expected == len(result.predictions) + len(result.skipped) == 8
+    assert result.reasons == {UNANSWERED: 1}
+    masked = next(p for p in result.predictions if p.id == "x")
+    assert masked.senses == ("video",)
+    assert masked.absent["audio"].startswith(f"{UNUSABLE}: ")
+    assert "broken.mp4" in masked.absent["audio"]
+    assert result.absent["audio"][UNUSABLE] == 1
+    alone = dataset(ask("x", options=COLOURS, video="1"))
+    (expected,) = evaluate(model, alone, config=config).predictions
+    assert masked.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert data.masked == {}  # another evaluation of the same data has its own policy
+
+
+def test_a_broken_file_can_be_an_error():
+    config = dataclasses.replace(CONFIG, on_error="error")
+    with pytest.raises(MediaError, match=r"sample 'x', video: broken\.mp4"):
+        evaluate(tiny.crema(), dataset(*mixed(), ask("x", video="broken")), config=config)
 
 
 @pytest.mark.parametrize(

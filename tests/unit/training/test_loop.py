@@ -40,6 +40,8 @@ class CutError(Exception):
 class Questions:
     """Made-up samples; stops after ``cut`` batches."""
 
+    skipped, masked = {}, {}
+
     def __init__(self, items: list[tiny.Item], *, cut: int | None = None) -> None:
         self.items = items
         self.samples = [sample for sample, _ in items]
