@@ -16,12 +16,12 @@ from open_crema.data.store import FeatureStore, as_stored, feature_key
 from open_crema.encoders.registry import Encoder, encoder_for
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.features import Features
-from open_crema.media import Clip, Limits, TimeLine, read_time_line
+from open_crema.media import Clip, Frames, Limits, Precomputed, TimeLine, read_time_line
 from open_crema.modality import Target, canonical, get, resolve
 
 # Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
 # before for reasons that no fingerprint tells.
-RECIPE = 3
+RECIPE = 4
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,21 @@ class Extractor:
             clip = Clip(self.frames, self.limits, source.timing.rate, source.timing.start)
             if source.video is not None:
                 clip = replace(clip, video=self._time_line(source.video, source.video_timing))
-            made = self._encoder(sense)(_read(source, clip))
+            made = self._encode(_read(source, clip), source, sense, clip)
         except SenseAbsent as absent:
             # Results belong to content, and counts to reasons: neither to one file's path.
             return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
         if not bool(made.tokens.isfinite().all()):
             raise MediaError(f"{source.path}: its features are not finite numbers")
         return as_stored(made)
+
+    def _encode(self, media: Any, source: Source, sense: str, clip: Clip) -> Features:
+        encoder = self._encoder(sense)
+        if isinstance(media, Precomputed):
+            return media.of(encoder.name, encoder.fingerprint, encoder.width)
+        if isinstance(media, Frames) and self.modalities[sense].registered:
+            clip.check_view(source.path, *media.images.shape[2:0:-1])
+        return encoder(media)
 
     def _time_line(self, video: str, timing: Timing) -> TimeLine | None:
         """The video's; None where the file holds no moving pictures."""
@@ -188,6 +196,14 @@ class _Shared:
         self._encoder = encoder
         self._first = threading.Lock()
         self._loaded = False
+
+    @property
+    def name(self) -> str:
+        return self._encoder.name
+
+    @property
+    def width(self) -> int:
+        return self._encoder.width
 
     @property
     def fingerprint(self) -> str:

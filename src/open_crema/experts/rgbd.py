@@ -43,7 +43,7 @@ def normals_of_depth(path: PathLike, clip: Clip) -> Frames:
         beside = intrinsics_beside(path, clip.limits)
         if beside is None:
             raise SenseAbsent("normal", f"no file given, and {path} is no depth with intrinsics")
-        maps = read_depth(path, clip.frames, folder_fps=clip.rate or 1.0, limits=clip.limits)
+        maps = read_depth(path, clip)
         intrinsics = fit_intrinsics(beside[0], maps.metres.shape[:0:-1], beside[1])
     step = -(-max(maps.metres.shape[1:]) // LONG_SIDE)
     small = intrinsics / np.array([[step], [step], [1]])

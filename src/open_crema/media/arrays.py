@@ -22,6 +22,12 @@ def load_npy(path: Path) -> Array:
         return array
 
 
+def array_names(path: Path) -> set[str]:
+    """The names of an archive's arrays, without reading them. Raises MediaError when damaged."""
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
 def load_npz(path: Path, limits: Limits) -> dict[str, Array]:
     """All arrays of the archive by name. Raises MediaError when damaged or over the limit."""
     with _readable(path):

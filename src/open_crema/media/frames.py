@@ -12,13 +12,14 @@ from open_crema.errors import MediaError, SenseAbsent
 from open_crema.media import timeline
 from open_crema.media.clip import Clip, TimeLine
 from open_crema.media.container import moving_pictures, opened
-from open_crema.media.images import read_picture, stack
+from open_crema.media.images import read_picture
 from open_crema.media.rgbd import find_layout
-from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, list_images, locate
-from open_crema.media.timeline import Floats, Indices
+from open_crema.media.sequence import Files, list_files
+from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, locate
+from open_crema.media.timeline import Floats, Indices, Line
 from open_crema.media.video import Pictures, read_video
 
-Choose = Callable[[Floats, float], Indices]
+Choose = Callable[[Line], Indices]
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,31 @@ class MediaInfo:
     frames: int | None
 
 
+def read_pictures(path: PathLike, clip: Clip) -> Frames:
+    """At most ``clip.frames`` pictures, aligned to the clip's video as `timeline` says.
+
+    path: a video file, one image, or a folder of images, taken in natural order of names; of an
+    RGB-D folder the colour pictures. A video, and an RGB-D folder, know their own times.
+
+    Raises SenseAbsent("video") when the file holds no moving pictures (sound); MediaError when it
+    is missing, damaged, not media, or over a limit, when it is a 16-bit depth map, or when it does
+    not fit the clip's video.
+    """
+    line, images = _read(path, lambda line: timeline.choose(path, line, clip)[0], clip)
+    timeline.say(path, line, clip)
+    return Frames(images, timeline.choose(path, line, clip)[1])
+
+
 def read_frames(
     path: PathLike, count: int, *, folder_fps: float = 1.0, limits: Limits = DEFAULT_LIMITS
 ) -> Frames:
     """At most `count` evenly spaced frames: those on the screen at the midpoints of `count` equal
     intervals of the duration. A source with fewer frames gives all: S = min(count, n).
 
-    Args:
-        path: a video file, one image, or a folder of images, taken in natural order of names; of an
-            RGB-D folder the colour pictures, at the times that it states itself.
-        folder_fps: frames per second of images, which do not say so themselves.
-
-    Raises SenseAbsent("video") when the file holds no moving pictures (sound); MediaError when it
-    is missing, damaged, not media, or over a limit, or when it is a 16-bit depth map.
+    folder_fps: frames per second of images, where they do not say so themselves. Sources and errors
+    are those of `read_pictures`.
     """
-    starts, end, images = _read(
-        path, lambda starts, end: timeline.even(starts, end, count)[0], folder_fps, limits
-    )
-    return Frames(images, timeline.even(starts, end, count)[1])
+    return read_pictures(path, Clip(count, limits, rate=folder_fps))
 
 
 def read_frame_pairs(
@@ -83,13 +91,15 @@ def read_frame_pairs(
     Raises SenseAbsent("flow") for a single picture, and what `read_frames` raises.
     """
 
-    def choose(starts: Floats, end: float) -> Indices:
-        if len(starts) < 2:
+    def choose(line: Line) -> Indices:
+        if len(line.starts) < 2:
             raise SenseAbsent("flow", f"{path} holds a single picture: motion needs two")
-        return np.concatenate(timeline.pairs(starts, timeline.even(starts, end, count)[0], gap))
+        indices, _ = timeline.even(line.starts, line.end, count)
+        return np.concatenate(timeline.pairs(line.starts, indices, gap))
 
-    starts, end, images = _read(path, choose, folder_fps, limits)
-    indices, times = timeline.even(starts, end, count)
+    line, images = _read(path, choose, Clip(count, limits, rate=folder_fps))
+    starts = line.starts
+    indices, times = timeline.even(starts, line.end, count)
     first, second = timeline.pairs(starts, indices, gap)
     half = len(indices)
     gaps = starts[second] - starts[first]
@@ -97,11 +107,10 @@ def read_frame_pairs(
 
 
 def read_time_line(path: PathLike, clip: Clip) -> TimeLine:
-    """When the pictures of a video appear, and their size; raises what `read_frames` does."""
-    starts, end, images = _read(
-        path, lambda starts, end: np.zeros(1, np.int64), clip.rate or 1.0, clip.limits
-    )
-    return TimeLine(starts, end, images.shape[2], images.shape[1], str(path))
+    """When the pictures of a video appear, and their size; raises what `read_pictures` does."""
+    line, images = _read(path, _first, Clip(1, clip.limits, clip.rate))
+    height, width = images.shape[1:3]
+    return TimeLine(line.starts, line.end, width, height, str(path), line.zero)
 
 
 def probe(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
@@ -112,10 +121,10 @@ def probe(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
     path, kind = locate(path, limits)
     if kind == "container":
         return _probe_container(path, limits)
-    starts, _, images = _read(path, lambda starts, end: np.zeros(1, np.int64), 1.0, limits)
+    line, images = _read(path, _first, Clip(1, limits))
     height, width = images.shape[1:3]
     name: Literal["folder", "image"] = "folder" if kind == "folder" else "image"
-    return MediaInfo(name, None, width, height, False, len(starts))
+    return MediaInfo(name, None, width, height, False, len(line.starts))
 
 
 def _probe_container(path: Path, limits: Limits) -> MediaInfo:
@@ -132,23 +141,37 @@ def _probe_container(path: Path, limits: Limits) -> MediaInfo:
     return MediaInfo("video", index.end, width, height, has_audio, len(index.starts))
 
 
-def _read(
-    path: PathLike, choose: Choose, folder_fps: float, limits: Limits
-) -> tuple[Floats, float, Pictures]:
-    """When each frame of the source appears, when the last one goes, and the frames chosen."""
-    path, kind = locate(path, limits)
+def _first(line: Line) -> Indices:
+    return np.zeros(1, np.int64)
+
+
+def _read(path: PathLike, choose: Choose, clip: Clip) -> tuple[Line, Pictures]:
+    """When each frame of the source appears, and the frames chosen."""
+    path, kind = locate(path, clip.limits)
     if kind == "container":
-        index, images = read_video(path, choose, limits)
-        return index.starts, index.end, images
-    if kind == "array":
-        raise MediaError(f"{path}: holds an array, not pictures: give it as depth (read_depth)")
+
+        def line_of(starts: Floats, end: float) -> Line:
+            return Line(starts + clip.start, end + clip.start, "timestamps")
+
+        index, images = read_video(path, lambda *times: choose(line_of(*times)), clip.limits)
+        return line_of(index.starts, index.end), images
+    if kind not in ("image", "folder"):
+        raise MediaError(
+            f"{path}: holds numbers, not pictures: give it as the sense that it holds (as depth: "
+            f"read_depth), or give a video or images"
+        )
     layout = find_layout(path) if kind == "folder" else None
     if layout is not None:
-        files, (starts, end) = list(layout.colour), layout.time_line(folder_fps, limits)
+        files = Files(layout.colour, None)
+        starts, end = layout.time_line(clip.rate, clip.limits)
+        line = Line(starts + clip.start, end + clip.start, "timestamps")
     else:
-        files = list_images(path) if kind == "folder" else [path]
-        starts, end = timeline.regular(len(files), folder_fps)
-    chosen = [files[i] for i in choose(starts, end).tolist()]
-    for file in chosen:
-        locate(file, limits)
-    return starts, end, stack(chosen, (read_picture(file, limits) for file in chosen))
+        files = list_files(path, clip.limits)
+        line = timeline.place(path, len(files.paths), clip, stamps=files.stamps)
+    images = files.load(choose(line), lambda file: _picture(file, clip.limits))
+    return line, images
+
+
+def _picture(file: Path, limits: Limits) -> Pictures:
+    locate(file, limits)
+    return read_picture(file, limits)

@@ -26,9 +26,17 @@ def read_picture(path: Path, limits: Limits) -> npt.NDArray[np.uint8]:
         if image.mode in _DEEP_MODES:
             raise MediaError(
                 f"{path}: a greyscale image of more than 8 bits looks like a depth map, not a "
-                f"picture: give it as the depth sense (read_depth)"
+                f"picture: give it as the depth sense (read_depth); raw counts of another sensor "
+                f"have no unit: save its values as floats in .npy or .npz (thermal: degrees "
+                f"Celsius)"
             )
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def is_deep(path: Path, limits: Limits) -> bool:
+    """Whether an image holds more than 8 bits of grey. Raises MediaError as `read_picture`."""
+    with _opened(path, limits) as image:
+        return image.mode in _DEEP_MODES
 
 
 def read_depth_image(path: Path, limits: Limits) -> npt.NDArray[np.uint16]:

@@ -176,7 +176,7 @@ def test_what_is_no_depth(tmp_path):
     with pytest.raises(MediaError, match=r"a\.mp4"):
         read(senses.read_depth_pictures, write_text(tmp_path / "a.mp4"))
     np.save(tmp_path / "whole.npy", np.zeros((4, 4), np.int32))
-    with pytest.raises(MediaError, match="hold metres as floats"):
+    with pytest.raises(MediaError, match="depth in metres as floats"):
         read(senses.read_depth_pictures, tmp_path / "whole.npy")
 
 
@@ -208,21 +208,24 @@ def np_file(folder, name="points.npz", **changed):
 def test_point_features(tmp_path, precision, whole):
     features = np.random.default_rng(0).normal(size=(5, 4)).astype(precision)
     voxels = np.arange(15).reshape(5, 3).astype(whole)
-    points = read(senses.read_point_features, np_file(tmp_path, features=features, voxels=voxels))
+    points = read(senses.read_points, np_file(tmp_path, features=features, voxels=voxels))
     assert points.features.dtype == torch.float32
     assert points.features.numpy() == pytest.approx(features.astype(np.float32))
     assert points.voxels.tolist() == voxels.tolist()
 
 
 def test_other_arrays_in_the_file_are_passed_over(tmp_path):
-    assert len(read(senses.read_point_features, np_file(tmp_path, colours=np.ones(3))).voxels) == 5
+    assert len(read(senses.read_points, np_file(tmp_path, colours=np.ones(3))).voxels) == 5
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"features": None}, r"has no array 'features'; it holds 'voxels'"),
-        ({"features": None, "voxels": None}, "no array 'features' nor 'voxels'; it holds nothing"),
+        (
+            {"features": None, "voxels": None},
+            "no array 'xyz' or 'points', nor 'features' with 'voxels'; it holds nothing",
+        ),
         ({"features": np.zeros((0, 4), np.float32)}, r"at least one point, found float32 \[0, 4\]"),
         ({"features": np.zeros((5, 0), np.float32)}, r"float32 \[5, 0\]"),
         ({"features": np.zeros(5, np.float32)}, r"floating point \[N, W\]"),
@@ -240,18 +243,16 @@ def test_other_arrays_in_the_file_are_passed_over(tmp_path):
 )
 def test_point_features_that_cannot_be_used(tmp_path, changed, said):
     with pytest.raises(MediaError, match=said):
-        read(senses.read_point_features, np_file(tmp_path, **changed))
+        read(senses.read_points, np_file(tmp_path, **changed))
 
 
 def test_what_is_not_a_file_of_points(tmp_path):
-    np.save(tmp_path / "a.npy", np.ones((3, 3)))
-    with pytest.raises(MediaError, match=r"come as an \.npz"):
-        read(senses.read_point_features, tmp_path / "a.npy")
-    with pytest.raises(MediaError, match=r"come as an \.npz"):
-        read(senses.read_point_features, tmp_path)
+    for path in (write_text(tmp_path / "a.pdf"), tmp_path):
+        with pytest.raises(MediaError, match=r"not a point cloud: give a \.ply"):
+            read(senses.read_points, path)
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(MediaError, match=r"not a readable NumPy file"):
-        read(senses.read_point_features, tmp_path / "text.npz")
+        read(senses.read_points, tmp_path / "text.npz")
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
@@ -259,7 +260,7 @@ def test_a_cut_file_of_points(tmp_path, keep):
     path = np_file(tmp_path)
     truncate(path, keep)
     with pytest.raises(MediaError, match=r"not a readable NumPy file"):
-        read(senses.read_point_features, path)
+        read(senses.read_points, path)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -273,7 +274,7 @@ def test_no_flipped_bit_of_a_file_of_points_is_a_traceback(tmp_path, compressed)
         damaged[place] ^= 1 << (place % 8)
         (tmp_path / "a.npz").write_bytes(damaged)
         try:
-            read(senses.read_point_features, tmp_path / "a.npz")
+            read(senses.read_points, tmp_path / "a.npz")
         except MediaError:
             continue
 
@@ -283,4 +284,4 @@ def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("features.npy", bytes(10_000_000))
     with pytest.raises(MediaError, match="limit is 1000000 bytes"):
-        read(senses.read_point_features, path, limits=Limits(max_bytes=1_000_000))
+        read(senses.read_points, path, limits=Limits(max_bytes=1_000_000))

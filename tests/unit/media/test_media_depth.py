@@ -7,32 +7,33 @@ from PIL import Image
 from media_factory import truncate, write_depth_png, write_frames_folder, write_video
 from open_crema import media
 from open_crema.errors import MediaError
+from open_crema.media import Clip
 
 UNITS = np.array([[0, 500, 1000], [2500, 65534, 65535]])
 METRES = np.array([[[np.nan, 0.5, 1.0], [2.5, 65.534, np.nan]]], np.float32)
 
 
 def test_png_in_millimetres(tmp_path):
-    depth = media.read_depth(write_depth_png(tmp_path / "d.png", UNITS), 4)
+    depth = media.read_depth(write_depth_png(tmp_path / "d.png", UNITS), Clip(4))
     assert depth.metres.dtype == np.float32
     np.testing.assert_allclose(depth.metres, METRES)
     assert depth.times.tolist() == [[0.0, 1.0]]
 
 
 def test_scale(tmp_path):
-    depth = media.read_depth(write_depth_png(tmp_path / "d.png", UNITS), 4, scale=1 / 5000)
+    depth = media.read_depth(write_depth_png(tmp_path / "d.png", UNITS), Clip(4), scale=1 / 5000)
     np.testing.assert_allclose(depth.metres, METRES / 5)
 
 
 def test_folder_is_sampled_as_frames_are(tmp_path):
     for i in range(12):
-        write_depth_png(tmp_path / f"frame{i + 1}.depth.png", np.full((4, 5), 1000 * (i + 1)))
-        Image.new("RGB", (5, 4)).save(tmp_path / f"frame{i + 1}.color.jpg")  # passed over
-    depth = media.read_depth(tmp_path, 3, folder_fps=2)
+        write_depth_png(tmp_path / f"frame{i + 1}.png", np.full((4, 5), 1000 * (i + 1)))
+        Image.new("RGB", (5, 4)).save(tmp_path / f"frame{i + 1}.jpg")  # passed over
+    depth = media.read_depth(tmp_path, Clip(3, rate=2))
     assert depth.metres.shape == (3, 4, 5)
     assert depth.metres[:, 0, 0].tolist() == [3, 7, 11]
     assert depth.times.tolist() == [[0, 2], [2, 4], [4, 6]]
-    assert media.read_depth(tmp_path, 99).metres[:, 0, 0].tolist() == list(range(1, 13))
+    assert media.read_depth(tmp_path, Clip(99)).metres[:, 0, 0].tolist() == list(range(1, 13))
     with pytest.raises(MediaError, match=r"mixes images of several formats \(\.jpg \.png\)"):
         media.read_frames(tmp_path, 3)
 
@@ -43,16 +44,16 @@ def test_arrays_in_metres(tmp_path, suffix, dtype):
     path = tmp_path / f"d{suffix}"
     array = np.array([[[1.5, 0.0, -1.0]], [[np.inf, np.nan, 2.0]]], dtype)
     np.save(path, array) if suffix == ".npy" else np.savez(path, depth=array, poses=np.eye(4))
-    depth = media.read_depth(path, 4)
+    depth = media.read_depth(path, Clip(4))
     assert depth.metres.dtype == np.float32
     nan = np.nan
     np.testing.assert_array_equal(depth.metres, [[[1.5, nan, nan]], [[nan, nan, 2.0]]])
-    assert media.read_depth(path, 1).metres.shape == (1, 1, 3)
+    assert media.read_depth(path, Clip(1)).metres.shape == (1, 1, 3)
 
 
 def test_one_map_as_a_flat_array(tmp_path):
     np.savez(tmp_path / "d.npz", np.ones((3, 2)))
-    assert media.read_depth(tmp_path / "d.npz", 5).metres.shape == (1, 3, 2)
+    assert media.read_depth(tmp_path / "d.npz", Clip(5)).metres.shape == (1, 3, 2)
 
 
 def test_a_16_bit_png_is_no_picture(tmp_path):
@@ -69,7 +70,10 @@ def test_a_16_bit_png_is_no_picture(tmp_path):
         (lambda p: write_frames_folder(p / "f", frames=1, suffix=".jpg"), "no images"),
         (lambda p: write_video(p / "v.mp4"), "hold no metric depth"),
         (lambda p: truncate(write_depth_png(p / "d.png", UNITS), 0.5), "damaged"),
-        (lambda p: save(p, np.ones((2, 3), np.uint16)), "metres as floats, this one is uint16"),
+        (
+            lambda p: save(p, np.ones((2, 3), np.uint16)),
+            "in metres as floats.*uint16: divide by the units per metre",
+        ),
         (lambda p: save(p, np.ones(3)), r"found shape \(3,\)"),
         (lambda p: save(p, np.ones((0, 2, 3))), r"found shape \(0, 2, 3\)"),
         (lambda p: save(p, np.array([{}], dtype=object)), "not a readable NumPy file"),
@@ -83,7 +87,7 @@ def test_a_16_bit_png_is_no_picture(tmp_path):
 def test_refusals(tmp_path, make, message):
     path = make(tmp_path)
     with pytest.raises(MediaError, match=message) as caught:
-        media.read_depth(path, 2)
+        media.read_depth(path, Clip(2))
     assert str(path) in str(caught.value)
 
 
@@ -91,7 +95,7 @@ def test_a_small_archive_that_unpacks_to_a_huge_array(tmp_path):
     np.savez_compressed(tmp_path / "d.npz", np.zeros((1000, 1000)))
     assert (tmp_path / "d.npz").stat().st_size < 20_000
     with pytest.raises(MediaError, match="too large: the limit is 100000 bytes"):
-        media.read_depth(tmp_path / "d.npz", 1, limits=media.Limits(max_bytes=100_000))
+        media.read_depth(tmp_path / "d.npz", Clip(1, media.Limits(max_bytes=100_000)))
 
 
 @pytest.mark.parametrize("name", ["d.npy", "d.npz"])
@@ -105,7 +109,7 @@ def test_damage_in_any_byte_is_a_media_error_or_harmless(tmp_path, name):
         for value in (0x00, 0xFF, whole[at] ^ 0x01, ord("(")):
             path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
             try:
-                media.read_depth(path, 1)
+                media.read_depth(path, Clip(1))
             except MediaError:
                 refused += 1
     assert refused > len(whole)

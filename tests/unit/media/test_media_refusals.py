@@ -119,7 +119,7 @@ def test_no_permission(tmp_path, read):
 @PICTURES
 def test_an_array_is_no_picture(tmp_path, read):
     np.save(tmp_path / "d.npy", np.ones((2, 2)))
-    refused(read, tmp_path / "d.npy", "give it as depth")
+    refused(read, tmp_path / "d.npy", r"holds numbers, not pictures.*read_depth")
 
 
 # --- limits ------------------------------------------------------------------------------------
