@@ -1,4 +1,5 @@
-"""Features: what a frozen encoder says of one sense, the contract between encoders and model."""
+"""Features: what a frozen encoder says of one sense, the contract between encoders and model; and
+those of a point cloud before their places are told."""
 
 from __future__ import annotations
 
@@ -34,3 +35,15 @@ class Features:
             raise ValueError(f"mask must be bool, not {self.mask.dtype}")
         if not segments or not bool(self.mask.any(dim=1).all()):
             raise ValueError("at least one segment, and in every segment at least one real token")
+
+
+@dataclass(frozen=True)
+class Points:
+    """A point cloud: features ``[N, W]`` floating point, integer voxels ``[N, 3]``.
+
+    times: start and end, in seconds, of the part of the video that the cloud was built from.
+    """
+
+    features: Tensor
+    voxels: Tensor
+    times: tuple[float, float] = (0.0, 0.0)

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from open_crema.errors import MediaError
-from open_crema.features import Features
+from open_crema.features import Features, Points
 
 POSITION_SCALE = 0.01
-
-
-@dataclass(frozen=True)
-class Points:
-    """A point cloud: features ``[N, W]`` floating point, integer voxels ``[N, 3]``.
-
-    times: start and end, in seconds, of the part of the video that the cloud was built from.
-    """
-
-    features: Tensor
-    voxels: Tensor
-    times: tuple[float, float] = (0.0, 0.0)
 
 
 class PointFeatures:

@@ -68,7 +68,9 @@ def _points(config: EncodersConfig) -> Encoder:
     from open_crema.encoders.scene import ScenePoints
 
     vision: Any = build(config.vision, config)
-    return ScenePoints(vision, voxel=config.voxel, max_points=config.max_points)
+    return ScenePoints(
+        vision, voxel=config.voxel, views=config.cloud_views, max_points=config.max_points
+    )
 
 
 def _points_3dllm(config: EncodersConfig) -> Encoder:

@@ -11,11 +11,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from open_crema.encoders.points import PointFeatures, Points
+from open_crema.encoders.points import PointFeatures
+from open_crema.encoders.splat import look_around
 from open_crema.encoders.voxels import back_project, patch_depths, voxel_means
 from open_crema.errors import MediaError
-from open_crema.features import Features
+from open_crema.features import Features, Points
 from open_crema.media import Frames, Rgbd
+from open_crema.media.cloud import Cloud
 
 
 class PatchEncoder(Protocol):
@@ -35,29 +37,42 @@ class PatchEncoder(Protocol):
 
 
 class ScenePoints:
-    """RGB-D frames with poses, or ready `Points`, to ``[1, N, W]`` tokens as `PointFeatures`.
+    """RGB-D frames with poses, a point cloud, or ready `Points`, to ``[1, N, W]`` tokens as
+    `PointFeatures`.
 
     vision: the encoder of the pictures; W is its width, and its fingerprint part of this one's.
-    voxel: edge in metres. A single frame may come without a pose: then its camera is the world.
+    voxel: edge in metres. views: from how many sides a cloud is looked at (`look_around`), which
+    makes RGB-D frames of it. A single frame may come without a pose: then its camera is the world.
     """
 
     name = "points"
 
-    def __init__(self, vision: PatchEncoder, *, voxel: float = 0.1, max_points: int = 5000) -> None:
-        if not voxel > 0:
-            raise ValueError(f"voxel {voxel} must be above 0 metres")
+    def __init__(
+        self,
+        vision: PatchEncoder,
+        *,
+        voxel: float = 0.1,
+        views: int = 6,
+        max_points: int = 5000,
+    ) -> None:
+        if not voxel > 0 or views < 1:
+            raise ValueError(f"voxel {voxel} must be above 0 metres, and views {views} at least 1")
         self.vision = vision
         self.voxel = voxel
+        self.views = views
         self._points = PointFeatures(vision.width, max_points=max_points)
         self.width = vision.width
-        self.fingerprint = f"{self._points.fingerprint}/{voxel:g}m/{vision.fingerprint}"
+        made = f"{voxel:g}m/{views} views/{vision.fingerprint}"
+        self.fingerprint = f"{self._points.fingerprint}/{made}"
 
-    def __call__(self, media: Points | Rgbd, /) -> Features:
+    def __call__(self, media: Points | Rgbd | Cloud, /) -> Features:
         """Encode a scene. Raises MediaError when nothing of it can be placed in the world."""
         return self._points(media if isinstance(media, Points) else self.points(media))
 
-    def points(self, media: Rgbd) -> Points:
+    def points(self, media: Rgbd | Cloud) -> Points:
         """The features of each voxel, before their position's code is added."""
+        if isinstance(media, Cloud):
+            media = look_around(media, self.views)
         if media.intrinsics is None or (media.poses is None and len(media.metres) > 1):
             raise MediaError("points need the camera's intrinsics and a pose for each frame")
         depths = patch_depths(media.metres, self.vision.grid)

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import torch
 
 from open_crema import media
-from open_crema.encoders.points import Points
 from open_crema.errors import MediaError
 from open_crema.experts.colour import depth_to_rgb, flow_to_rgb, normal_to_rgb, thermal_to_rgb
 from open_crema.experts.flow import dis_flow
 from open_crema.experts.rgbd import depth_of_rgbd
+from open_crema.features import Points
 from open_crema.media import PICTURES, Audio, Clip, Cloud, Frames, Limits, MapKind, Precomputed
 from open_crema.media.arrays import Array, array_names, load_npz
 from open_crema.media.source import PathLike, check_file

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_crema.encoders.points import PointFeatures, Points, position_code
+from open_crema.encoders.points import PointFeatures, position_code
 from open_crema.errors import MediaError
+from open_crema.features import Points
 
 GOLDEN = Path(__file__).resolve().parents[3].parent / "shared" / "golden"
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from open_crema.encoders.points import Points, position_code
+from open_crema.encoders.points import position_code
 from open_crema.encoders.scene import ScenePoints
 from open_crema.errors import MediaError
 from open_crema.features import Features
-from open_crema.media import Clip, Rgbd, read_rgbd
-from rgbd_factory import INTRINSICS, ROOM, WALK, Plane, pose, render, write_rgbd
+from open_crema.media import Cloud, Rgbd
+from rgbd_factory import INTRINSICS, ROOM, WALK, Plane, pose, render
 
 
 class Colours:
@@ -124,23 +124,58 @@ def test_the_fingerprint_follows_all_that_changes_the_features():
         encoder(),
         encoder(voxel=0.2),
         encoder(max_points=7),
+        encoder(views=3),
         ScenePoints(other),
     ]
-    assert len({e.fingerprint for e in prints}) == 4
+    assert len({e.fingerprint for e in prints}) == 5
     assert encoder().fingerprint == encoder().fingerprint
 
 
-def test_a_voxel_of_no_size():
-    with pytest.raises(ValueError, match="above 0 metres"):
-        encoder(voxel=0.0)
+@pytest.mark.parametrize("options", [{"voxel": 0.0}, {"voxel": float("nan")}, {"views": 0}])
+def test_settings_that_make_no_sense(options):
+    with pytest.raises(ValueError, match="must be above 0 metres"):
+        encoder(**options)
 
 
-def test_ready_points_pass_through():
-    ready = Points(torch.ones(2, 6), torch.tensor([[0, 0, 0], [1, 2, 3]]))
-    assert encoder()(ready).tokens.shape == (1, 2, 6)
+class Grid16(Colours):
+    """As `Colours`, for the square pictures of clouds."""
+
+    grid = (16, 16)
+
+    def __call__(self, media):
+        count = len(media.images)
+        patches = media.images.reshape(count, 16, 10, 16, 10, 3).mean(axis=(2, 4))
+        tokens = torch.zeros(count, 257, 6)
+        tokens[:, 1:, :3] = torch.from_numpy(patches.reshape(count, 256, 3)).float()
+        return Features(tokens, torch.ones(count, 257, dtype=torch.bool), torch.zeros(count, 2))
 
 
-def test_a_folder_from_the_disk_gives_the_same_twice(tmp_path):
-    path = write_rgbd(tmp_path / "room", ROOM, WALK)
-    one, two = (encoder()(read_rgbd(path, Clip(4), posed=True)).tokens for _ in range(2))
-    assert torch.equal(one, two)
+def test_a_cloud_alone_is_looked_at_from_all_sides():
+    """Two boards back to back, red to the left and blue to the right: both sides are found."""
+    y, z = np.meshgrid(np.linspace(-1, 1, 150), np.linspace(-1, 1, 150))
+    red, blue = (np.stack([np.full(y.size, x), y.ravel(), z.ravel()], 1) for x in (-0.2, 0.2))
+    colours = np.repeat(np.array([[250, 0, 0], [0, 0, 250]], np.uint8), y.size, axis=0)
+    cloud = Cloud(np.concatenate([red, blue]).astype(np.float32), colours)
+    found = ScenePoints(Grid16(), voxel=0.1).points(cloud)
+    inner = found.features[:, :3]
+    strong = inner[(inner[:, [0, 2]] > 200).any(1)]
+    x = found.voxels[(inner[:, [0, 2]] > 200).any(1), 0]
+    assert len(strong) > 100
+    left = strong[:, 0] > 200
+    assert x[left].max() < x[~left].min()  # red ones have the smaller x
+    extent = (found.voxels.max(0).values - found.voxels.min(0).values).tolist()
+    # In voxels; at its edge a patch lies up to half its width beside the board.
+    assert 3 <= extent[0] <= 8
+    assert 17 <= extent[1] <= 24
+    assert 17 <= extent[2] <= 24
+    again = ScenePoints(Grid16(), voxel=0.1).points(cloud)
+    assert torch.equal(found.features, again.features)
+    one = ScenePoints(Grid16(), voxel=0.1, views=1).points(cloud)
+    assert len(one.voxels) < len(found.voxels)
+
+
+def test_a_cloud_of_a_few_points_is_seen():
+    xyz = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
+    assert ScenePoints(Grid16()).points(Cloud(xyz)).features.isfinite().all()
+    with pytest.raises(MediaError, match="no point"):
+        ScenePoints(Grid16()).points(Cloud(xyz[:0]))
