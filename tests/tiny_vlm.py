@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
+    SmolVLMProcessor,
 )
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -29,8 +30,18 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.video_utils import VideoMetadata
+
+import tiny
+from open_crema import attach
+from open_crema.features import Features
+from open_crema.model.attach import Attached
 
 FAMILIES = ("qwen2.5-vl", "llava-onevision", "smolvlm", "idefics3")
+WITH_VIDEO = FAMILIES[:3]
+SENSES = ("audio", "thermal")
+WIDTHS = {s: tiny.WIDTHS[s] for s in (*SENSES, "depth", "point")}
 WIDTH = 32  # of every tiny VLM's embeddings
 _TEXT = {
     "hidden_size": WIDTH,
@@ -46,6 +57,14 @@ _CHATML = (
     "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
     "{% if c.type == 'image' %}IMAGE{% elif c.type == 'video' %}VIDEO{% else %}{{ c.text }}"
     "{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_LLAVA = (  # all pictures first, words on a line of their own
+    "{% for m in messages %}<|im_start|>{{ m.role }} "
+    "{% for c in m.content | selectattr('type', 'equalto', 'image') %}<image>{% endfor %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'video') %}<video>{% endfor %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'text') %}{{ '\n' + c.text }}"
+    "{% endfor %}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _SMOLVLM = (
@@ -102,6 +121,29 @@ def plain(processor: Any, conversations: Sequence[Any]) -> Any:
     )
 
 
+def attached(
+    family: str = "smolvlm", *senses: str, kind: str = "self-gated", **options: Any
+) -> Attached:
+    vlm, processor = make(family)
+    torch.manual_seed(0)
+    config = tiny.config(*(senses or SENSES), fusion={"kind": kind}, **options)
+    model = attach(vlm, processor, config=config, encoder_widths=WIDTHS)
+    return tiny.stir(model).eval()
+
+
+def hears(seed: int = 0, **segments: int) -> Mapping[str, Features]:
+    return {s: tiny.features(s, n, seed=seed) for s, n in segments.items()}
+
+
+CONVERSATIONS = (
+    asks("what is it", image(1)),
+    asks("what do you hear, and what is it that you hear?", image(2, (24, 40)), image(3)),
+    asks("is it hot"),
+)
+FEATURES = (hears(1, audio=2, thermal=4), hears(2, audio=3), hears(3, thermal=1))
+ANSWERS = ("red", "the dog", "it is")
+
+
 def _tokenizer(end: str, pad: str, *special: str) -> PreTrainedTokenizerFast:
     tokens = [pad, end, *special]
     made = Tokenizer(models.BPE())
@@ -122,30 +164,47 @@ def _tokenizer(end: str, pad: str, *special: str) -> PreTrainedTokenizerFast:
 
 
 class _TinyVideos:
-    """transformers' own need torchvision; this one lays frames out as Qwen2.5-VL's does."""
+    """Stands for transformers' video processors, which need torchvision: each picture on its own,
+    laid out as the family's model wants it."""
 
-    def __init__(self, images: Qwen2VLImageProcessorPil | None) -> None:
+    merge_size = temporal_patch_size = 2  # Qwen2.5-VL
+    num_frames = fps = None  # SmolVLM: no sampling
+
+    def __init__(self, images: Any) -> None:
         self.images = images
-        self.merge_size, self.temporal_patch_size = 2, 2
-        self.num_frames = self.fps = None
 
     def __call__(self, videos: Any, **kwargs: Any) -> BatchFeature:
-        values, grids = [], []
-        for clip in (v for own in videos for v in (own if isinstance(own, list) else [own])):
-            frames = self.images([Image.fromarray(f) for f in clip], return_tensors="np")
-            grid = frames["image_grid_thw"][0]
-            # [frames, patches, C, 2, P, P]: each picture stands twice; every second slice of time
-            patches = frames["pixel_values"].reshape(len(clip), grid[1] * grid[2], 3, 2, 4, 4)
-            pairs = np.stack([patches[0::2, :, :, 0], patches[1::2, :, :, 1]], axis=3)
-            values.append(pairs.reshape(-1, 3 * 2 * 4 * 4))
-            grids.append([len(clip) // 2, grid[1], grid[2]])
-        return BatchFeature(
-            {
-                "pixel_values_videos": torch.from_numpy(np.concatenate(values)),
-                "video_grid_thw": torch.tensor(grids),
-                "video_metadata": [],
-            }
-        )
+        clips = [v for own in videos for v in (own if isinstance(own, list) else [own])]
+        made = [self._lay_out([Image.fromarray(picture) for picture in clip]) for clip in clips]
+        data = {name: torch.cat([one[name] for one in made]) for name in made[0]}
+        told = [VideoMetadata(len(clip), fps=1, frames_indices=range(len(clip))) for clip in clips]
+        return BatchFeature({**data, "video_metadata": told})
+
+    def _lay_out(self, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+
+class _QwenVideos(_TinyVideos):
+    def _lay_out(self, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        made = self.images(pictures, return_tensors="pt")
+        _, high, wide = made["image_grid_thw"][0].tolist()
+        # each patch holds its picture twice, [C, 2, P, P]; a video's holds two pictures
+        patches = made["pixel_values"].view(len(pictures), high * wide, 3, 2, 4, 4)
+        pairs = torch.stack([patches[0::2, :, :, 0], patches[1::2, :, :, 1]], dim=3)
+        grid = torch.tensor([[len(pictures) // 2, high, wide]])
+        return {"pixel_values_videos": pairs.reshape(-1, 96), "video_grid_thw": grid}
+
+
+class _LlavaVideos(_TinyVideos):
+    def _lay_out(self, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        made = self.images([pictures], return_tensors="pt")["pixel_values"]
+        return {"pixel_values_videos": made[:, 0][None]}
+
+
+class _SmolVideos(_TinyVideos):
+    def _lay_out(self, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        made = self.images([pictures], do_image_splitting=False, return_tensors="pt")
+        return {k: made[k] for k in ("pixel_values", "pixel_attention_mask")}
 
 
 class _NoTorchvision:
@@ -160,11 +219,14 @@ class _TinyLlavaProcessor(_NoTorchvision, LlavaOnevisionProcessor):
 
 
 class _TinyQwenProcessor(_NoTorchvision, Qwen2_5_VLProcessor):
-    def _process_videos(self, videos: Any, **kwargs: Any) -> Any:
-        found = self.video_processor(videos)
-        text = [self.replace_video_token(found, i) for i in range(len(found["video_grid_thw"]))]
-        found["second_per_grid_ts"] = [1.0] * len(text)
-        return found, text
+    pass
+
+
+class _TinySmolProcessor(_NoTorchvision, SmolVLMProcessor):
+    pass
+
+
+processing_smolvlm.num2words = str  # a package that is not here; it writes 4 as "four"
 
 
 def _qwen() -> Any:
@@ -176,7 +238,7 @@ def _qwen() -> Any:
     template = template.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
     size = {"shortest_edge": 64, "longest_edge": 1024}
     images = Qwen2VLImageProcessorPil(patch_size=4, size=size)
-    processor = _TinyQwenProcessor(images, tokenizer, _TinyVideos(images), chat_template=template)
+    processor = _TinyQwenProcessor(images, tokenizer, _QwenVideos(images), chat_template=template)
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
@@ -218,7 +280,6 @@ _SIGLIP = {
 
 def _llava() -> Any:
     tokenizer = _tokenizer("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>")
-    template = _CHATML.replace("IMAGE", "<image>\n").replace("VIDEO", "<video>\n")
     grid = [[16, 16], [16, 32], [32, 16], [32, 32]]
     images = LlavaOnevisionImageProcessorPil(
         size={"height": 16, "width": 16}, image_grid_pinpoints=grid
@@ -226,10 +287,10 @@ def _llava() -> Any:
     processor = _TinyLlavaProcessor(
         images,
         tokenizer,
-        _TinyVideos(None),
+        _LlavaVideos(images),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=template,
+        chat_template=_LLAVA,
     )
     config = LlavaOnevisionConfig(
         text_config={**_TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
@@ -242,24 +303,30 @@ def _llava() -> Any:
 
 
 def _idefics3() -> Any:
-    rows = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
-    tokenizer = _tokenizer(
-        "<end_of_utterance>", "<|im_end|>", "<|im_start|>", "<image>",
-        "<fake_token_around_image>", "<global-img>", *rows,
-    )  # fmt: skip
-    images = Idefics3ImageProcessorPil(
-        size={"longest_edge": 32}, max_image_size={"longest_edge": 16}
-    )
+    images, tokenizer = _idefics3_parts()
     processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=_SMOLVLM)
     config = Idefics3Config(**_idefics3_config(tokenizer))
     return processor, Idefics3ForConditionalGeneration, config
 
 
 def _smolvlm() -> Any:
-    """With Idefics3's processor, which makes the same inputs: SmolVLM's own needs torchvision."""
-    processor, _, _ = _idefics3()
-    config = SmolVLMConfig(**_idefics3_config(processor.tokenizer))
+    images, tokenizer = _idefics3_parts()
+    videos = _SmolVideos(images)
+    processor = _TinySmolProcessor(images, tokenizer, videos, 4, chat_template=_SMOLVLM)
+    config = SmolVLMConfig(**_idefics3_config(tokenizer))
     return processor, SmolVLMForConditionalGeneration, config
+
+
+def _idefics3_parts() -> tuple[Idefics3ImageProcessorPil, PreTrainedTokenizerFast]:
+    rows = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
+    tokenizer = _tokenizer(
+        "<end_of_utterance>", "<|im_end|>", "<|im_start|>", "<image>", "<video>",
+        "<fake_token_around_image>", "<global-img>", *rows,
+    )  # fmt: skip
+    images = Idefics3ImageProcessorPil(
+        size={"longest_edge": 32}, max_image_size={"longest_edge": 16}
+    )
+    return images, tokenizer
 
 
 def _idefics3_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

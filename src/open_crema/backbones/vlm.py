@@ -52,9 +52,9 @@ class Vlm(Backbone):
     """A transformers VLM with its processor: Qwen2.5-VL, LLaVA-OneVision, SmolVLM, Idefics3, and
     others that take ``input_ids`` and embed them with ``get_input_embeddings()``.
 
-    The VLM is frozen and put into evaluation mode; nothing else of it changes, its generation
-    settings included. Raises ConfigError for a processor without a tokenizer that can hold the
-    marker, or for weights that are not loaded.
+    The VLM is frozen; nothing else of it changes, its generation settings included.
+    Raises ConfigError for a processor without a tokenizer that can hold the marker, or for weights
+    that are not loaded.
     """
 
     side = "left"
@@ -68,7 +68,6 @@ class Vlm(Backbone):
                 "chat template); give the one that belongs to the VLM"
             )
         super().__init__(vlm, tokenizer, fingerprint(vlm))
-        self.llm.eval()
         self.processor = processor
         self.mark: str = tokenizer.eos_token * _RUN
         self._mark_ids = [tokenizer.eos_token_id] * _RUN

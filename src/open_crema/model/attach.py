@@ -89,6 +89,8 @@ class Attached(Crema):
         Raises ConfigError for a sense without an adapter, DataError where counts differ or a
         conversation does not end with a question.
         """
+        if any(isinstance(conversation, Mapping) for conversation in conversations):
+            raise DataError("one conversation is given as many: write prepare([messages], ...)")
         features: Sequence[Mapping[str, Features]] = senses or [{} for _ in conversations]
         given = {"senses": features, "answers": answers, "options": options}
         for name, values in given.items():

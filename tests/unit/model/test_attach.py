@@ -1,50 +1,14 @@
-"""CREMA's senses attached to whole VLMs of three families, at tiny random sizes."""
+"""CREMA's senses beside whole VLMs of three families, at tiny random sizes: what they hear."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import tiny
 import tiny_vlm
-from open_crema import attach, joint, sequential
-from open_crema.config import ModelConfig
-from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
-from open_crema.features import Features
-from open_crema.model.attach import Attached, time_line
-from open_crema.model.files import fingerprint, from_pretrained, save_pretrained
-from tiny_vlm import asks, image, video
-
-SENSES = ("audio", "thermal")
-WIDTHS = {s: tiny.WIDTHS[s] for s in (*SENSES, "depth", "point")}
-
-
-def attached(
-    family: str = "smolvlm", *senses: str, kind: str = "self-gated", **options: Any
-) -> Attached:
-    vlm, processor = tiny_vlm.make(family)
-    torch.manual_seed(0)
-    config = tiny.config(*(senses or SENSES), fusion={"kind": kind}, **options)
-    model = attach(vlm, processor, config=config, encoder_widths=WIDTHS)
-    return tiny.stir(model).eval()
-
-
-def hears(seed: int = 0, **segments: int) -> Mapping[str, Features]:
-    return {s: tiny.features(s, n, seed=seed) for s, n in segments.items()}
-
-
-CONVERSATIONS = (
-    asks("what is it", image(1)),
-    asks("what do you hear, and what is it that you hear?", image(2, (24, 40)), image(3)),
-    asks("is it hot"),
-)
-FEATURES = (hears(1, audio=2, thermal=4), hears(2, audio=3), hears(3, thermal=1))
-ANSWERS = ("red", "the dog", "it is")
+from open_crema.model.attach import time_line
+from tiny_vlm import ANSWERS, CONVERSATIONS, FEATURES, WIDTHS, asks, attached, hears, image, video
 
 
 @pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
@@ -79,6 +43,27 @@ def test_without_senses_inputs_logits_and_answers_are_the_plain_vlms_bit_for_bit
     beams = plain.generate(**inputs, max_new_tokens=6, do_sample=False, num_beams=3)
     ours = model.generate(batch, max_new_tokens=6, beams=3)
     assert torch.equal(ours.ids, beams[:, inputs["input_ids"].shape[1] :])
+
+
+@pytest.mark.parametrize("family", tiny_vlm.WITH_VIDEO)
+@torch.no_grad()
+def test_a_video_is_the_vlms_own_and_senses_go_beside_it(family: str) -> None:
+    plain, processor = tiny_vlm.make(family)
+    model = attached(family)
+    films = [asks("what is it", video(1)), asks("what do you hear", video(2, frames=4))]
+    inputs = tiny_vlm.plain(processor, films)
+    said = plain.generate(**inputs, max_new_tokens=4, do_sample=False)
+    ours = model.generate(model.prepare(films), max_new_tokens=4)
+    assert torch.equal(ours.ids, said[:, inputs["input_ids"].shape[1] :])
+    features = [FEATURES[0], FEATURES[1]]
+    together = model(model.prepare(films, features, answers=ANSWERS[:2]))
+    losses = tiny.sample_losses(together.logits, together.labels)
+    for i in range(2):
+        alone = model(model.prepare([films[i]], [features[i]], answers=[ANSWERS[i]]))
+        torch.testing.assert_close(alone.loss * alone.labels.numel(), losses[i])
+    other = [asks("what is it", video(3)), films[1]]
+    changed = model(model.prepare(other, features, answers=ANSWERS[:2])).logits - together.logits
+    assert changed[0].abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["self-gated", "concat"])
@@ -126,6 +111,7 @@ def test_sense_tokens_stand_after_the_picture_and_before_the_question(family: st
     (where,) = prompt.places[0].nonzero(as_tuple=True)
     start, end = int(where[0]), int(where[-1]) + 1
     assert len(where) == end - start == len(model.vlm.encode("Other senses: ")) + 4 * 3
+    assert bool((ids[start:end] == model.vlm.pad_id).all())  # no picture's id by accident
     before, after = model.vlm.tokenizer.decode(ids[:start]), model.vlm.tokenizer.decode(ids[end:])
     assert after.startswith("what is it" + model.vlm.tokenizer.eos_token)
     assert "image" in before[-30:]
@@ -195,56 +181,6 @@ def test_options_are_scored_as_answers_are(family: str) -> None:
     assert torch.isinf(scores.log_likelihood[0, 2])
 
 
-@pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
-def test_training_moves_adapters_and_fusion_and_not_one_bit_of_the_vlm(family: str) -> None:
-    model = attached(family)
-    before = {name: value.clone() for name, value in model.vlm.llm.state_dict().items()}
-    ours = {n for n, _ in model.named_parameters() if n.startswith(("adapters.", "fusion."))}
-    batch = model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    model.train()
-    assert not any(module.training for module in model.vlm.modules())
-    assert model.adapters.training
-    first = model(batch).loss
-    first.backward()
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == ours
-    assert all(p.grad.abs().sum() > 0 for p in model.parameters() if p.grad is not None)
-    for _ in range(5):
-        optimizer.step()
-        optimizer.zero_grad()
-        last = model(batch).loss
-        last.backward()
-    assert last < first
-    for name, value in model.vlm.llm.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_the_strategies_train_an_attached_model_in_anyones_own_loop(tmp_path: Path) -> None:
-    vlm, processor = tiny_vlm.make("qwen2.5-vl")
-    config = tiny.config(*SENSES)
-    data = [(CONVERSATIONS, FEATURES, ANSWERS)] * 4
-    # the loop of docs/attach.md
-    model = attach(vlm, processor, SENSES, config=config, encoder_widths=WIDTHS)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for conversations, senses, answers in data:
-        batch = model.prepare(conversations, senses, answers=answers)
-        for sub in sequential(model, [batch], order=model.senses):
-            sub.loss.backward()
-            if sub.last:
-                optimizer.step()
-                optimizer.zero_grad()
-            losses.append((sub.sense, sub.loss.item()))
-    save_pretrained(model, tmp_path / "attached")
-
-    assert [sense for sense, _ in losses[:2]] == ["audio", "thermal"]
-    assert losses[-1][1] < losses[0][1]
-    for sub in joint(model, [batch], frozen=["audio"]):
-        sub.loss.backward()
-    assert all(p.grad is None for p in model.adapter("audio").parameters())
-    assert all(p.grad is not None for p in model.adapter("thermal").parameters())
-
-
 def test_withholding_the_senses_of_a_batch_gives_the_plain_vlm_back() -> None:
     model = attached("smolvlm")
     batch = model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS)
@@ -254,14 +190,24 @@ def test_withholding_the_senses_of_a_batch_gives_the_plain_vlm_back() -> None:
     assert not torch.equal(blind, with_senses)
 
 
-def test_pictures_are_processed_once_however_often_a_batch_is_used() -> None:
+def test_pictures_are_processed_once_however_often_a_batch_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = attached("llava-onevision")
     batch = model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS)
-    model(batch)
-    model(batch.only(["audio", "thermal"]))
-    assert len(batch.read) == 1
-    model(batch.only(["thermal"]))  # the second sample has none of it: another prompt
-    assert len(batch.read) == 2
+    read, marks = model.vlm.read, []
+    monkeypatch.setattr(model.vlm, "read", lambda *args: marks.append(args[1]) or read(*args))
+    for _ in range(2):
+        model(batch)
+        model(batch.only(["audio", "thermal"]))
+        model(batch.only(["thermal"]))  # the second sample has none of it: another prompt
+    assert marks == [(True, True, True), (True, False, True)]
+
+
+def test_options_of_the_processor_reach_it() -> None:
+    model = attached("smolvlm")
+    batch = model.prepare(CONVERSATIONS, processing={"pad_to_multiple_of": 128})
+    assert model.prompt({}, batch).inputs["input_ids"].shape == (3, 128)
 
 
 def test_a_sense_that_was_added_and_not_trained_changes_nothing() -> None:
@@ -304,111 +250,6 @@ def test_senses_meet_on_the_segments_of_the_one_with_the_most() -> None:
     assert torch.equal(time_line(model.query_all(equal)).times, equal.senses["audio"].times)
 
 
-@pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
-def test_a_saved_model_answers_as_before(family: str, tmp_path: Path) -> None:
-    model = attached(family)
-    save_pretrained(model, tmp_path / "m")
-    assert not any("backbone" in f.name for f in (tmp_path / "m").rglob("*"))
-    again = attach(*tiny_vlm.make(family), from_pretrained=tmp_path / "m")
-    assert isinstance(again, Attached)
-    batch = model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS)
-    assert torch.equal(model(batch).logits, again(batch).logits)
-    one = attach(*tiny_vlm.make(family), ["thermal"], from_pretrained=tmp_path / "m")
-    assert one.senses == ["thermal"]
-    assert torch.equal(one(batch).logits, model(batch.only(["thermal"])).logits)
-
-
-def test_a_saved_model_refuses_another_vlm_and_names_both(tmp_path: Path) -> None:
-    model = attached("smolvlm")
-    folder = save_pretrained(model, tmp_path / "m")
-    for other in (tiny_vlm.make("smolvlm", seed=1), tiny_vlm.make("qwen2.5-vl")):
-        with pytest.raises(WeightsError, match=r"SmolVLM\w+-[0-9a-f]{16}.*not on \w+-") as error:
-            attach(*other, from_pretrained=folder)
-        assert type(other[0]).__name__ in str(error.value)
-    with pytest.raises(ConfigError, match=r"attach\(vlm, processor, from_pretrained"):
-        from_pretrained(folder)
-    with pytest.raises(WeightsError, match="trained on the LLM"):
-        attach(*tiny_vlm.make("smolvlm"), from_pretrained=save_pretrained(tiny.crema(), folder))
-
-
-def test_the_shared_qformer_may_be_a_saved_models(tmp_path: Path) -> None:
-    donor = tiny.crema("video", "audio", qformer={"queries": 5, "layers": 3})
-    folder = save_pretrained(donor, tmp_path / "donor")
-    vlm, processor = tiny_vlm.make("smolvlm")
-    widths = {"thermal": 12}
-    model = attach(
-        vlm, processor, ["thermal"], config=tiny.config(), qformer=folder, encoder_widths=widths
-    )
-    assert model.config.qformer == donor.config.qformer
-    assert fingerprint(model.qformer) == fingerprint(donor.qformer)
-    assert not any(p.requires_grad for p in model.qformer.parameters())
-
-
-def test_the_fingerprint_is_of_the_weights_whatever_holds_them(tmp_path: Path) -> None:
-    from open_crema.backbones.vlm import fingerprint as of
-
-    vlm, _ = tiny_vlm.make("llava-onevision")
-    vlm.to(torch.bfloat16)
-    known = of(vlm)
-    vlm.save_pretrained(tmp_path)
-    again = type(vlm).from_pretrained(tmp_path)
-    assert of(again) == of(again.to(torch.float32)) == of(again.train()) == known
-    for name, value in list(vlm.state_dict().items())[::7]:
-        kept = value.clone()
-        value.view(-1)[0] += 1
-        assert of(vlm) != known, name
-        value.copy_(kept)
-    assert of(vlm) == known
-    vlm.config.text_config.rope_parameters["rope_theta"] = 1234.0
-    assert of(vlm) != known
-    with torch.device("meta"):
-        hollow = type(vlm)(vlm.config)
-    with pytest.raises(ConfigError, match="not in memory"):
-        of(hollow)
-
-
-def test_a_vlm_in_bfloat16_trains_adapters_in_float32() -> None:
-    vlm, processor = tiny_vlm.make("qwen2.5-vl")
-    model = attach(
-        vlm.to(torch.bfloat16), processor, config=tiny.config(*SENSES), encoder_widths=WIDTHS
-    )
-    output = model.train()(model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS))
-    output.loss.backward()
-    assert output.logits.dtype == torch.bfloat16
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert {(p.dtype, p.grad.dtype) for p in trained} == {(torch.float32, torch.float32)}
-
-
-def test_the_vlm_is_left_as_it_was_around_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm, processor = tiny_vlm.make("smolvlm")
-    settings, config = deepcopy(vlm.generation_config), deepcopy(vlm.config)
-    model = attach(vlm, processor, config=tiny.config(*SENSES), encoder_widths=WIDTHS)
-    batch = model.prepare(CONVERSATIONS, FEATURES, answers=ANSWERS)
-    model(batch)
-    model.generate(batch, max_new_tokens=2)
-    assert vlm.generation_config == settings
-    assert vlm.config.to_dict() == config.to_dict()
-
-    def breaks(**inputs: Any) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(vlm, "forward", breaks)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        model(batch)
-    assert not vlm.get_input_embeddings()._forward_hooks
-
-
-def test_a_vlm_that_embeds_its_prompt_elsewhere_is_an_error_not_a_deaf_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = attached("smolvlm")
-    batch = model.prepare(CONVERSATIONS, FEATURES)
-    answered = torch.zeros(3, 9, dtype=torch.long)
-    monkeypatch.setattr(model.vlm.llm, "generate", lambda **inputs: answered)
-    with pytest.raises(CremaError, match="not heard"):
-        model.generate(batch)
-
-
 def test_targets_begin_as_the_chat_template_begins_an_answer() -> None:
     smol, qwen = attached("smolvlm"), attached("qwen2.5-vl")
     for model, text in ((smol, " red<end_of_utterance>"), (qwen, "red<|im_end|>")):
@@ -434,68 +275,3 @@ def test_a_turn_without_words_holds_senses_too(family: str) -> None:
         rest = model.vlm.tokenizer.decode(prompt.inputs["input_ids"][0, int(last[-1]) + 1 :])
         assert rest.count(model.vlm.tokenizer.eos_token) == 1
         assert rest.startswith(model.vlm.tokenizer.eos_token)
-
-
-BAD: dict[str, tuple[Callable[[Attached], Any], type[CremaError], str]] = {
-    "an unknown sense": (
-        lambda m: m.prepare([asks("a")], [hears(depth=2)]),
-        ConfigError,
-        "no adapter for depth; the model has audio, thermal",
-    ),
-    "counts that differ": (
-        lambda m: m.prepare([asks("a")], [{}, {}]),
-        DataError,
-        "1 conversations with 2 senses",
-    ),
-    "no question": (
-        lambda m: m.prepare([[*asks("a"), {"role": "assistant", "content": "b"}]]),
-        DataError,
-        "conversation 0 does not end with the user's turn",
-    ),
-    "an empty conversation": (lambda m: m.prepare([[]]), DataError, "conversation 0"),
-    "no answer": (lambda m: m(m.prepare([asks("a")])), DataError, "no answer to train on"),
-    "another batch": (
-        lambda m: m(tiny.batch(tiny.item(audio=2))),
-        DataError,
-        "takes batches of its prepare",
-    ),
-    "a question that holds the marker": (
-        lambda m: m(m.prepare([asks("a" + m.vlm.mark)], [hears(audio=2)], answers=["b"])),
-        DataError,
-        "stands 2 times",
-    ),
-    "another encoder's features": (
-        lambda m: m(m.prepare([asks("a")], [{"audio": tiny.features("video", 2)}], answers=["b"])),
-        DataError,
-        "features of width 12",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case: str) -> None:
-    call, kind, message = BAD[case]
-    with pytest.raises(kind, match=message):
-        call(attached("smolvlm"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "name the senses"),
-        ({"senses": ["video"]}, "has video already"),
-        ({"senses": ["thermel"]}, "did you mean 'thermal'"),
-        ({"config": tiny.config("audio", fusion={"placement": "add"})}, "placement=add"),
-        ({"config": tiny.config("audio", llm_dropout=0.1)}, "llm_dropout must be 0"),
-        ({"config": ModelConfig(senses=("audio",)), "from_pretrained": "x"}, "either it or those"),
-    ],
-)
-def test_what_cannot_be_attached_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        attach(*tiny_vlm.make("smolvlm"), **options)
-
-
-def test_only_a_vlms_processor_will_do() -> None:
-    vlm, processor = tiny_vlm.make("smolvlm")
-    with pytest.raises(ConfigError, match="not a VLM's processor"):
-        attach(vlm, processor.tokenizer, ["audio"])
