@@ -32,13 +32,18 @@ logger = logging.getLogger(__name__)
 def build_model(config: Config) -> Crema:
     """A fresh model, or the one of ``train.init`` with whatever senses it does not have yet.
 
-    Raises ConfigError where the saved model's shape is not the configuration's.
+    Raises ConfigError where the saved model's shape is not the configuration's, or where the run
+    would replace it.
     """
     # The seed is set after loading, which draws random numbers or not, as the LLM has it.
     if config.train.init is None:
         llm = backbones.load(config.model.llm, dropout=config.model.llm_dropout)
         torch.manual_seed(config.seed)
         return Crema(config.model, llm)
+    if Path(config.train.init).resolve() == (Path(config.out) / "model").resolve():
+        raise ConfigError(
+            f"train.init {config.train.init} is what this run would replace: choose another `out`"
+        )
     model = from_pretrained(config.train.init)
     torch.manual_seed(config.seed)
     for sense in config.model.senses:

@@ -213,9 +213,11 @@ class SenseDropoutConfig:
 @checked(frozen=True, config=_FORBID)
 class TrainConfig:
     strategy: Literal["sequential", "joint"] = "sequential"
-    # Sub-steps of a mini-batch: "fixed", as listed in model.senses; "shuffled", anew for each.
+    # Sub-steps of sequential training: "fixed", as listed in model.senses; "shuffled", in an order
+    # that is drawn anew for each mini-batch.
     order: Literal["fixed", "shuffled"] = "fixed"
-    # "own": only senses that train.init does not have are trained, and nothing else moves.
+    # "own": only the adapters and fusion blocks of senses that train.init does not have, or has
+    # untrained, are trained, and nothing else moves.
     scope: Literal["all", "own"] = "all"
     sense_dropout: SenseDropoutConfig = field(default_factory=SenseDropoutConfig)
     # When the shared Q-Former is trained: never (the paper's is pre-trained), in the alignment
@@ -246,6 +248,11 @@ class TrainConfig:
         if self.scope == "own" and self.init is None:
             raise ConfigError(
                 "train.scope=own adds senses to a trained model: name its folder as train.init"
+            )
+        if self.scope == "own" and self.qformer != "frozen":
+            raise ConfigError(
+                f"train.scope=own moves nothing that others share: train.qformer={self.qformer} "
+                "goes with train.scope=all"
             )
         for sense in self.sense_dropout.keep:
             modality.get(sense)

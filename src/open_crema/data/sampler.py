@@ -28,6 +28,12 @@ def order(seed: int, epoch: int, n: int) -> list[int]:
     return sorted(range(n), key=lambda i: (draw("order", seed, epoch, i), i))
 
 
+def shuffled(senses: Sequence[str], seed: int, step: int) -> list[str]:
+    """A permutation of the senses for one optimizer step, however they are listed. Which of two
+    comes first does not hang on what others there are, so an exit changes no order."""
+    return sorted(senses, key=lambda s: (draw("senses", seed, step, s), s))
+
+
 def choose_frames(
     stored: int, count: int, *, training: bool, seed: int, epoch: int, sample_id: str
 ) -> list[int]:

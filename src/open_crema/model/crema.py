@@ -182,6 +182,7 @@ class Crema(nn.Module):
         return self.backbone.score(self.prompt(self.query_all(batch), batch), options)
 
     def unit(self, sense: str) -> Iterator[nn.Parameter]:
-        """What one sub-step of sequential training updates: the sense's adapter and the fusion."""
+        """What one sub-step of sequential training updates, where it is trainable: the sense's
+        adapter and the fusion."""
         yield from self.adapter(sense).parameters()
         yield from self.fusion.parameters()

@@ -208,7 +208,10 @@ class Fusion(nn.Module):
 
     def _part(self, sense: str, main: QueryTokens, q: QueryTokens) -> Tensor:
         """``[B, T, Q, D]``: ``W_m q_m`` on the primary sense's segments."""
-        return nn.functional.linear(align(main, q, self.how(sense)), self.blocks[sense])
+        aligned = align(main, q, self.how(sense))
+        # As rows: of more dimensions torch folds by what requires a gradient, and rounds otherwise.
+        rows = nn.functional.linear(aligned.flatten(0, -2), self.blocks[sense])
+        return rows.view_as(aligned)
 
     @torch.no_grad()
     def shares(self, senses: Mapping[str, QueryTokens]) -> dict[str, Tensor]:

@@ -32,7 +32,9 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(functional.linear(self.dropout(x), self.a), self.b)
+        # As rows: of more dimensions torch folds by what requires a gradient, and rounds otherwise.
+        rows = self.dropout(x).flatten(0, -2)
+        return functional.linear(functional.linear(rows, self.a), self.b).view_as(x)
 
 
 class LoraLayer(nn.Module):

@@ -86,8 +86,8 @@ def align(
 ) -> None:
     """Trains whatever is trainable (adapters, fusion, the Q-Former if asked) for ``epochs``.
 
-    samples: all of them, for their words. batches: epoch -> its batches; one without any sense is
-    left out. log: called with epoch, step, loss.
+    samples: all of them, for their words. batches: epoch -> its batches; one without any sense that
+    is trained is left out. log: called with epoch, step, loss.
     """
     words = words_of_media(model.backbone, samples)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -100,6 +100,8 @@ def align(
             torch.manual_seed(seed + step)
             model.train()
             loss = alignment_loss(model, batch, words, config)
+            if not loss.requires_grad:  # nothing that is trained took part
+                continue
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()  # here, so that none is left to what trains next

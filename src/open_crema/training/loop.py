@@ -20,6 +20,7 @@ from open_crema import progress
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch
+from open_crema.data.sampler import shuffled
 from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
@@ -28,6 +29,7 @@ from open_crema.training import checkpoint
 from open_crema.training.align import align
 from open_crema.training.early_exit import EarlyExit
 from open_crema.training.optimizer import build_optimizer, schedule, set_rate
+from open_crema.training.scope import freeze_published
 from open_crema.training.strategy import SubStep, joint, sequential
 
 Validate = Callable[[Crema], Mapping[str, float]]
@@ -58,7 +60,6 @@ class Trainer:
         *,
         validate: Validate | None = None,
     ) -> None:
-        self.order = list(config.model.senses)
         if config.train.qformer == "always" and config.train.strategy != "joint":
             raise ConfigError("train.qformer=always needs train.strategy=joint")
         if not len(train):
@@ -69,6 +70,8 @@ class Trainer:
         self.out = Path(out)
         self.validate = validate
         self.model.qformer.requires_grad_(config.train.qformer == "always")
+        own = config.train.scope == "own"
+        self.order = freeze_published(model) if own else list(config.model.senses)
         self.optimizer = build_optimizer(model, config.train)
         batches = math.ceil(len(train) / config.train.batch_size)
         self.steps_per_epoch = math.ceil(batches / config.train.accumulate)
@@ -200,7 +203,10 @@ class Trainer:
     def _sub_steps(self, group: list[Batch]) -> Iterator[SubStep]:
         """The strategy's sub-steps; forward passes, and only they, run in the given precision."""
         if self.config.train.strategy == "sequential":
-            subs = sequential(self.model, group, self.exits.live(self.order))
+            live = self.exits.live(self.order)
+            if self.config.train.order == "shuffled":
+                live = shuffled(live, self.config.seed, self.step)
+            subs = sequential(self.model, group, live)
         else:
             apply = self.config.train.exit.joint == "freeze"
             subs = joint(self.model, group, frozen=self.exits.exited if apply else ())
@@ -221,7 +227,8 @@ class Trainer:
     def _observe(self, sub: SubStep, group: list[Batch]) -> dict[str, float]:
         if sub.sense is not None:
             return {sub.sense: self.exits.observe(sub.sense, self.model.adapter(sub.sense))}
-        there = [s for s in self.model.senses if any(s in batch.senses for batch in group)]
+        trained = [s for s in self.model.senses if s in self.order]
+        there = [s for s in trained if any(s in batch.senses for batch in group)]
         apply = self.config.train.exit.joint == "freeze"
         watched = self.exits.live(there) if apply else there
         return {s: self.exits.observe(s, self.model.adapter(s)) for s in watched}
@@ -281,6 +288,7 @@ class Trainer:
         state = {
             "exits": self.exits.state(),
             "best": self.best,
+            "trained": self.order,
             "config": to_dict(self.config),
             "questions": _digest(self.data),
             "log_bytes": _size(self.out / "log.jsonl"),
@@ -289,7 +297,15 @@ class Trainer:
 
     def _resume(self, place: Path) -> None:
         state = checkpoint.read_state(place)
-        missing = {"step", "exits", "best", "config", "questions", "log_bytes"} - state.keys()
+        missing = {
+            "step",
+            "exits",
+            "best",
+            "trained",
+            "config",
+            "questions",
+            "log_bytes",
+        } - state.keys()
         if missing:
             raise WeightsError(
                 f"{place / checkpoint.STATE}: has no {', '.join(sorted(missing))}; start again "
@@ -298,6 +314,8 @@ class Trainer:
         differ = _differences(state["config"], to_dict(self.config))
         if state["questions"] != _digest(self.data):
             differ.append("training questions")
+        if state["trained"] != self.order:  # the model of train.init has been replaced
+            differ.append("senses to train")
         if differ:
             raise ConfigError(
                 f"{self.out}: holds a run whose {', '.join(differ)} differ from this "

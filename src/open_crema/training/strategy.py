@@ -9,9 +9,10 @@ Both are iterators over sub-steps, to be used in the loop here or in anybody els
             optimizer.zero_grad()
 
 Sequential training is coordinate descent: per mini-batch and per live sense, update that sense's
-adapter and the fusion given everything else. Nothing is computed twice: features come from the
-store, only the live sense's tokens carry a gradient, the others' are reused until their adapter
-has moved.
+adapter and the fusion given everything else. What does not require a gradient stays as it is: a
+sense whose adapter is frozen is heard, without dropout, and has no sub-step. Nothing is computed
+twice: features come from the store, only the live sense's tokens carry a gradient, the others' are
+reused until their adapter has moved.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ def joint(
 
     frozen: senses that take part but are not trained (they have exited).
     """
+    given = {s for s in model.senses if s in frozen or not _trainable(model, s)}
     shares = _shares(model, batches)
     for i, batch in enumerate(batches):
         model.train()
         tokens = {
-            sense: (_settled if sense in frozen else _live)(model, sense, batch)
+            sense: (_settled if sense in given else _live)(model, sense, batch)
             for sense in model.senses_in(batch)
         }
         loss = model.answer(tokens, batch).loss * shares[i]
@@ -76,7 +78,7 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
         )
     model.train()
     there = [model.senses_in(batch) for batch in batches]
-    turns = [s for s in order if any(s in own for own in there)]
+    turns = [s for s in order if any(s in own for own in there) and _trainable(model, s)]
     if not turns:
         return
     shares = _shares(model, batches)
@@ -97,6 +99,12 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
             for i, batch in enumerate(batches):
                 if sense in there[i]:
                     known[i][sense] = _settled(model, sense, batch)
+
+
+def _trainable(model: Crema, sense: str) -> bool:
+    """Whether anything that makes the sense's tokens is trained."""
+    path: tuple[nn.Module, ...] = (model.adapter(sense), model.qformer)
+    return any(p.requires_grad for module in path for p in module.parameters())
 
 
 def _live(model: Crema, sense: str, batch: Batch) -> QueryTokens:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_crema.data.sampler import choose_frames, order, select
+from open_crema.data.sampler import choose_frames, order, select, shuffled
 from open_crema.features import Features
 
 sizes = st.integers(1, 60)
@@ -38,6 +38,27 @@ def test_the_same_draws_in_every_process_and_ever_after():
     """Written down, so that a change of the drawing is a decision and not an accident."""
     assert order(3, 2, 9) == [1, 8, 7, 5, 2, 0, 3, 6, 4]
     assert choose(24, 4, seed=3, epoch=2, sample_id="ü") == [2, 7, 12, 22]
+    assert [shuffled(("video", "audio", "flow"), 3, step) for step in range(3)] == [
+        ["video", "audio", "flow"],
+        ["video", "audio", "flow"],
+        ["flow", "audio", "video"],
+    ]
+
+
+@given(st.permutations(["video", "audio", "flow", "imu"]), seeds, st.integers(0, 2**40))
+def test_senses_are_shuffled_by_seed_and_step_however_they_are_listed(listed, seed, step):
+    drawn = shuffled(listed, seed, step)
+    assert sorted(drawn) == sorted(listed)
+    assert drawn == shuffled(sorted(listed), seed, step)
+    assert shuffled(listed[1:], seed, step) == [s for s in drawn if s != listed[0]]
+
+
+def test_each_order_of_senses_is_drawn_as_often():
+    drawn = [tuple(shuffled(("video", "audio", "flow"), 0, step)) for step in range(3000)]
+    assert len(set(drawn)) == 6
+    assert all(400 < drawn.count(one) < 600 for one in set(drawn))
+    other = [tuple(shuffled(("video", "audio", "flow"), 1, step)) for step in range(3000)]
+    assert 400 < sum(a == b for a, b in zip(drawn, other, strict=True)) < 600
 
 
 @given(sizes, sizes, st.booleans(), seeds, st.integers(0, 9), ids)

@@ -10,6 +10,7 @@ import torch
 from test_loop import EXIT, CutError, Questions, assert_same_run, items, of_kind, trainer
 
 import tiny
+from open_crema.data.sampler import shuffled
 from open_crema.data.sense_dropout import withhold
 from open_crema.training.optimizer import build_optimizer, set_rate
 
@@ -85,6 +86,7 @@ def test_a_run_with_senses_withheld_goes_on_as_if_it_had_not_been_cut(tmp_path, 
     options = {
         "strategy": strategy,
         "sense_dropout": dropout,
+        "order": "shuffled",
         "exit": EXIT,
         "checkpoint_every": 1,
         "alignment": {"epochs": 1, "batch_size": 4},
@@ -117,6 +119,23 @@ def test_a_sense_withheld_from_a_whole_step_has_no_sub_step_nor_gradient(tmp_pat
         seen[strategy] = [steps[i] for i in range(made.step)]
     assert seen["sequential"] == seen["joint"]
     assert len({frozenset(own) for own in seen["joint"]}) > 3
+
+
+def test_sub_steps_come_in_an_order_of_their_mini_batch(tmp_path):
+    full = [tiny.item(i, video=2, audio=2, flow=2) for i in range(6)]
+    steps: dict[str, dict[int, list[str]]] = {"fixed": {}, "shuffled": {}}
+    losses = {}
+    for order, found in steps.items():
+        options = {"accumulate": 1, "epochs": 4, "senses": ("flow", "video", "audio")}
+        run(tmp_path / order, Questions(full), order=order, **options).run()
+        lines = of_kind(tmp_path / order, "step")
+        for line in lines:
+            found.setdefault(line["step"], []).append(line["sense"])
+        losses[order] = [line["loss"] for line in lines]
+    assert set(map(tuple, steps["fixed"].values())) == {("flow", "video", "audio")}
+    assert steps["shuffled"] == {s: shuffled(SENSES, 3, s) for s in range(12)}
+    assert len(set(map(tuple, steps["shuffled"].values()))) > 3
+    assert losses["fixed"] != losses["shuffled"]
 
 
 def test_the_alignment_is_given_fewer_senses_too(tmp_path):
