@@ -80,7 +80,9 @@ def _of_text(path: Path, limits: Limits) -> Array:
                 f"{len(words)} numbers"
             )
         limits.check_points(path, len(rows))
-    return np.array(rows).reshape(len(rows), -1)
+    if not rows:
+        raise MediaError(f"{path}: holds no point: expected x y z, or x y z r g b, a line")
+    return np.array(rows)
 
 
 def _split(path: Path, array: Array, limits: Limits) -> tuple[Array, Array | None]:

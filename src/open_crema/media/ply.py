@@ -61,6 +61,8 @@ def read_ply(path: Path, limits: Limits) -> tuple[Array, Array | None]:
         before.append(element)
     else:
         raise _damaged(path, "it has no vertices")
+    if not element.count:
+        raise _damaged(path, "it has no point")
     limits.check_points(path, element.count)
     if any(type == "" for e in (*before, element) for _, type in e.properties):
         raise _damaged(path, "its vertices hold, or come after, lists")
@@ -131,9 +133,9 @@ def _ascii(path: Path, data: bytes, skip: int, element: _Element) -> dict[str, A
         rows = np.loadtxt(io.StringIO("\n".join(lines)), ndmin=2, comments=None)
     except ValueError as error:
         raise _damaged(path, f"its points are not rows of numbers ({error})") from None
-    if element.count and rows.shape != (element.count, width):
+    if rows.shape != (element.count, width):
         raise _damaged(path, f"its points are not rows of {width} numbers")
-    columns = zip(element.properties, rows.T, strict=True) if element.count else []
+    columns = zip(element.properties, rows.T, strict=True)
     return {name: _typed(values, type) for (name, type), values in columns}
 
 

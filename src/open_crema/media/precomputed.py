@@ -77,8 +77,8 @@ def read_features(path: PathLike, clip: Clip, *, every: bool = False) -> Precomp
     tokens = _tokens(path, tensors)
     count, keys = tokens.shape[:2]
     mask = _mask(path, tensors, (count, keys))
-    stamps = tensors["times"].double().numpy() if "times" in tensors else None
     rate = _rate(path, tensors)
+    stamps = tensors["times"].double().numpy() if "times" in tensors else None
     untimed = stamps is None and (clip.rate or rate) is None
     video = clip.video
     if every and untimed and count > 1:
