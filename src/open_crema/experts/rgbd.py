@@ -34,7 +34,7 @@ def normals_of_depth(path: PathLike, clip: Clip) -> Frames:
     Raises SenseAbsent where the file is anything else, or has no intrinsics.
     """
     maps: Rgbd | DepthMaps
-    if is_rgbd(path):
+    if is_rgbd(path, clip.limits):
         maps = read_rgbd(path, clip)
         intrinsics = maps.intrinsics
         if intrinsics is None:
@@ -68,7 +68,7 @@ def points_of_rgbd(path: PathLike, clip: Clip) -> Rgbd:
 
 def _check_rgbd(sense: str, path: PathLike, clip: Clip) -> None:
     locate(path, clip.limits)
-    if not is_rgbd(path):
+    if not is_rgbd(path, clip.limits):
         raise SenseAbsent(
             sense, f"no file given, and {path} is not an RGB-D folder that it could be made from"
         )

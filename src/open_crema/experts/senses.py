@@ -22,9 +22,19 @@ from open_crema import media
 from open_crema.errors import MediaError
 from open_crema.experts.colour import depth_to_rgb, flow_to_rgb, normal_to_rgb, thermal_to_rgb
 from open_crema.experts.flow import dis_flow
-from open_crema.experts.rgbd import depth_of_rgbd
+from open_crema.experts.rgbd import depth_of_rgbd, points_of_rgbd
 from open_crema.features import Points
-from open_crema.media import PICTURES, Audio, Clip, Cloud, Frames, Limits, MapKind, Precomputed
+from open_crema.media import (
+    PICTURES,
+    Audio,
+    Clip,
+    Cloud,
+    Frames,
+    Limits,
+    MapKind,
+    Precomputed,
+    Rgbd,
+)
 from open_crema.media.arrays import Array, array_names, load_npz
 from open_crema.media.source import PathLike, check_file
 
@@ -95,7 +105,7 @@ def read_depth_pictures(path: PathLike, clip: Clip) -> Frames:
     """Depth as pictures. Metric depth (16-bit PNG, .npy, .npz) is coloured by the fixed scale;
     what was drawn as pictures already (8-bit images, a video) is taken as it is. Of an RGB-D folder
     it is the depth."""
-    if media.is_rgbd(path):
+    if media.is_rgbd(path, clip.limits):
         return depth_of_rgbd(path, clip)
     if not media.is_metric_depth(path, clip.limits):
         return media.read_pictures(path, clip)
@@ -170,10 +180,13 @@ def read_touch_pictures(path: PathLike, clip: Clip) -> Frames:
     return Frames(maps.values, maps.times)
 
 
-def read_points(path: PathLike, clip: Clip) -> Points | Cloud | Precomputed:
+def read_points(path: PathLike, clip: Clip) -> Points | Cloud | Rgbd | Precomputed:
     """A point cloud (`media.read_cloud`), or features of its points: an .npz with ``features``,
     floating point [N, W], and ``voxels``, integer grid coordinates [N, 3], to which the code of
-    position is yet to be added. Features [1, N, W] are those after it."""
+    position is yet to be added. Features [1, N, W] are those after it. An RGB-D folder gives its
+    frames, as it does where it is the video."""
+    if media.is_rgbd(path, clip.limits):
+        return points_of_rgbd(path, clip)
     path, kind = check_file(path, clip.limits), Path(path).suffix.lower()
     if kind == ".safetensors":
         return media.read_features(path, clip, every=True)

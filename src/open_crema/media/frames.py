@@ -14,7 +14,7 @@ from open_crema.media.clip import Clip, TimeLine
 from open_crema.media.container import moving_pictures, opened
 from open_crema.media.images import read_picture
 from open_crema.media.rgbd import find_layout
-from open_crema.media.sequence import Files, list_files
+from open_crema.media.sequence import list_files
 from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, locate
 from open_crema.media.timeline import Floats, Indices, Line
 from open_crema.media.video import Pictures, read_video
@@ -51,7 +51,7 @@ def read_pictures(path: PathLike, clip: Clip) -> Frames:
     """At most ``clip.frames`` pictures, aligned to the clip's video as `timeline` says.
 
     path: a video file, one image, or a folder of images, taken in natural order of names; of an
-    RGB-D folder the colour pictures. A video, and an RGB-D folder, know their own times.
+    RGB-D folder the colour pictures.
 
     Raises SenseAbsent("video") when the file holds no moving pictures (sound); MediaError when it
     is missing, damaged, not media, or over a limit, when it is a 16-bit depth map, or when it does
@@ -160,14 +160,9 @@ def _read(path: PathLike, choose: Choose, clip: Clip) -> tuple[Line, Pictures]:
             f"{path}: holds numbers, not pictures: give it as the sense that it holds (as depth: "
             f"read_depth), or give a video or images"
         )
-    layout = find_layout(path) if kind == "folder" else None
-    if layout is not None:
-        files = Files(layout.colour, None)
-        starts, end = layout.time_line(clip.rate, clip.limits)
-        line = Line(starts + clip.start, end + clip.start, "timestamps")
-    else:
-        files = list_files(path, clip.limits)
-        line = timeline.place(path, len(files.paths), clip, stamps=files.stamps)
+    layout = find_layout(path, clip.limits)
+    files = list_files(path, clip.limits) if layout is None else layout.files(clip.limits)
+    line = timeline.place(path, len(files.paths), clip, stamps=files.stamps)
     images = files.load(choose(line), lambda file: _picture(file, clip.limits))
     return line, images
 

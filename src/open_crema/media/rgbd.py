@@ -16,7 +16,7 @@ PNG in millimetres, seen from where the colour picture is taken.
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,10 @@ from open_crema.errors import MediaError
 from open_crema.media import timeline
 from open_crema.media.arrays import load_npy, load_npz
 from open_crema.media.clip import Clip
+from open_crema.media.depth import INVALID
 from open_crema.media.images import read_depth_image, read_picture, stack
-from open_crema.media.source import IMAGE_SUFFIXES, Limits, PathLike, locate, natural
+from open_crema.media.sequence import STAMPS, Files, read_stamps, read_text
+from open_crema.media.source import DEFAULT_LIMITS, IMAGE_SUFFIXES, Limits, PathLike, listed, locate
 from open_crema.media.timeline import Floats, Indices
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,6 @@ _FOLDERS = {
 }
 _ROLES = {name: role for role, names in _FOLDERS.items() for name in names}
 _SUFFIXES = {"colour": IMAGE_SUFFIXES, "depth": {".png"}, "pose": {".txt"}}
-_INVALID = (0, 65535)  # what sensors write where they measured nothing
 _SIZE = re.compile(r"(?<!\d)(\d{2,5})x(\d{2,5})(?!\d)")
 _ASPECT = 0.01  # ScanNet's colour (1296 x 968) and depth (640 x 480) differ by 0.4 %
 _RIGID = 0.02  # published poses are rounded
@@ -77,42 +78,26 @@ class Layout:
     poses: tuple[Path, ...]
     stacked_poses: Path | None
     intrinsics: tuple[Path, ...]
-    timestamps: Path | None
 
-    def time_line(self, rate: float | None, limits: Limits) -> tuple[Floats, float]:
-        """When each frame appears, the first at 0, and when the last one goes: by timestamps.txt,
-        else at `rate` frames a second, else one a second. Raises MediaError."""
-        if self.timestamps is None:
-            return timeline.regular(len(self.colour), rate or 1.0)
-        starts = _numbers(self.timestamps, limits)
-        if len(starts) != len(self.colour):
-            raise MediaError(
-                f"{self.timestamps}: {len(starts)} time stamps for {len(self.colour)} pictures: "
-                f"write one a line, in seconds"
-            )
-        steps = np.diff(starts)
-        if not np.isfinite(starts).all() or not (steps > 0).all():
-            raise MediaError(f"{self.timestamps}: its time stamps must increase from line to line")
-        starts = starts - starts[0]
-        end = float(starts[-1] + (np.median(steps) if len(steps) else 1.0))
-        limits.check_seconds(self.timestamps, end)
-        return starts, end
+    def files(self, limits: Limits) -> Files:
+        """The colour pictures with the folder's time stamps, one each."""
+        return Files(self.colour, read_stamps(self.folder / STAMPS, list(self.colour), limits))
 
 
-def is_rgbd(path: PathLike) -> bool:
+def is_rgbd(path: PathLike, limits: Limits = DEFAULT_LIMITS) -> bool:
     """Whether the path is a folder of one of the two layouts."""
-    return find_layout(path) is not None
+    return find_layout(path, limits) is not None
 
 
-def find_layout(path: PathLike) -> Layout | None:
+def find_layout(path: PathLike, limits: Limits = DEFAULT_LIMITS) -> Layout | None:
     """The files of an RGB-D folder, not opened yet; None where the path is no such folder.
 
-    Raises MediaError when the folder cannot be listed.
+    Raises MediaError when the folder cannot be listed, or holds too many files.
     """
     folder = Path(path)
     if not folder.is_dir():
         return None
-    entries = _listed(folder)
+    entries = listed(folder, limits)
     found: dict[str, list[Path]] = {role: [] for role in _FOLDERS}
     for entry in entries:
         match = _FLAT.fullmatch(entry.stem)
@@ -124,7 +109,9 @@ def find_layout(path: PathLike) -> Layout | None:
         for entry in entries:
             role = _ROLES.get(entry.name.lower())
             if role and entry.is_dir():
-                found[role] += [f for f in _listed(entry) if f.suffix.lower() in _SUFFIXES[role]]
+                found[role] += [
+                    f for f in listed(entry, limits) if f.suffix.lower() in _SUFFIXES[role]
+                ]
     if not (found["colour"] and found["depth"]):
         return None
     stacked = [e for e in entries if re.fullmatch(r"poses.*\.npy", e.name, re.IGNORECASE)]
@@ -133,21 +120,22 @@ def find_layout(path: PathLike) -> Layout | None:
             f"{folder}: holds its poses twice ({', '.join(e.name for e in stacked)}"
             f"{', and a text file a frame' if found['pose'] else ''}): keep one"
         )
-    about = [*entries, *(f for e in entries if _is_intrinsic(e) and e.is_dir() for f in _listed(e))]
-    stamps = folder / "timestamps.txt"
+    about = [
+        *entries,
+        *(f for e in entries if _is_intrinsic(e) and e.is_dir() for f in listed(e, limits)),
+    ]
     return Layout(
         folder,
         tuple(found["colour"]),
         tuple(found["depth"]),
         tuple(found["pose"]),
         stacked[0] if stacked else None,
-        tuple(f for f in about if _is_intrinsic(f) and f.suffix.lower() == ".txt"),
-        stamps if stamps in entries else None,
+        tuple(file for file in cameras if file.suffix.lower() == ".txt"),
     )
 
 
 def read_rgbd(path: PathLike, clip: Clip, *, posed: bool = False) -> Rgbd:
-    """At most ``clip.frames`` evenly spaced frames, as `read_frames` chooses them.
+    """At most ``clip.frames`` frames, aligned to the clip's video as `timeline` says.
 
     posed: read the poses too, and choose among frames whose pose is finite and rigid (a tracker
         writes others where it was lost); without it poses is None.
@@ -155,26 +143,30 @@ def read_rgbd(path: PathLike, clip: Clip, *, posed: bool = False) -> Rgbd:
     size, no usable pose among those given, no valid depth in any frame, or over a limit.
     """
     folder, _ = locate(path, clip.limits)
-    layout = find_layout(folder)
+    layout = find_layout(folder, clip.limits)
     if layout is None:
         raise MediaError(
             f"{path}: not an RGB-D folder: expected frame-000000.color.jpg and "
             f"frame-000000.depth.png, or sub-folders color and depth"
         )
     _check_counts(layout)
-    starts, end = layout.time_line(clip.rate, clip.limits)
+    stamps = layout.files(clip.limits).stamps
+    line = timeline.place(folder, len(layout.colour), clip, stamps=stamps)
+    timeline.say(folder, line, clip)
+    kept = np.arange(len(layout.colour))
     poses = _read_poses(layout, clip.limits) if posed else None
-    if poses is None:
-        chosen, times = timeline.even(starts, end, clip.frames)
-    else:
-        chosen, times = _among(_usable(layout, poses), starts, end, clip.frames)
+    if poses is not None:
+        kept = _usable(layout, poses)
+        line = replace(line, starts=line.starts[kept])
+    taken, times = timeline.choose(folder, line, clip)
+    chosen = kept[taken]
     colour_files = [layout.colour[i] for i in chosen.tolist()]
     depth_files = [layout.depth[i] for i in chosen.tolist()]
     for file in (*colour_files, *depth_files):
         locate(file, clip.limits)
     colour = stack(colour_files, (read_picture(file, clip.limits) for file in colour_files))
     units = stack(depth_files, (read_depth_image(file, clip.limits) for file in depth_files))
-    metres = np.where(np.isin(units, _INVALID), np.nan, units * 0.001).astype(np.float32)
+    metres = np.where(np.isin(units, INVALID), np.nan, units * 0.001).astype(np.float32)
     if not np.isfinite(metres).any():
         raise MediaError(
             f"{depth_files[0]}: neither it nor the other depth maps read with it hold a valid depth"
@@ -193,7 +185,7 @@ def intrinsics_beside(path: PathLike, limits: Limits) -> tuple[Floats, Path] | N
     folder. None where there are none. Raises MediaError for what is no such matrix."""
     path, kind = locate(path, limits)
     if kind == "folder":
-        files = [f for f in _listed(path) if _is_intrinsic(f) and f.suffix.lower() == ".txt"]
+        files = [f for f in listed(path, limits) if _is_intrinsic(f) and f.suffix.lower() == ".txt"]
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise MediaError(f"{path}: holds several intrinsics ({names}): keep one")
@@ -241,14 +233,6 @@ def fit_intrinsics(
             f"{file.stem.rstrip('0123456789x_')}_640x480{file.suffix}"
         )
     return found
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise MediaError(f"{folder}: the folder cannot be listed: {error.strerror}") from None
-    return sorted(entries, key=lambda entry: natural(entry.name))
 
 
 def _is_intrinsic(path: Path) -> bool:
@@ -328,13 +312,6 @@ def _usable(layout: Layout, poses: Floats) -> Indices:
     return np.flatnonzero(good)
 
 
-def _among(kept: Indices, starts: Floats, end: float, count: int) -> tuple[Indices, Floats]:
-    """`timeline.even` over the frames that are kept."""
-    first = starts[kept[0]]
-    indices, times = timeline.even(starts[kept] - first, end - first, count)
-    return kept[indices], times + first
-
-
 def _read_intrinsics(
     layout: Layout, depth: tuple[int, int], colour: tuple[int, ...], limits: Limits
 ) -> Floats | None:
@@ -377,12 +354,7 @@ def _check_aspect(
 
 def _numbers(file: Path, limits: Limits) -> Floats:
     """All numbers of a text file; NaN for what trackers write instead of one ("-1.#IND")."""
-    try:
-        limits.check_bytes(file, file.stat().st_size)
-        words = file.read_text(encoding="ascii").replace(",", " ").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise MediaError(f"{file}: cannot be read: {reason}") from None
+    words = read_text(file, limits).replace(",", " ").split()
     try:
         return np.array([float("nan") if "#" in word else float(word) for word in words])
     except ValueError as error:

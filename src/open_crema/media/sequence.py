@@ -37,10 +37,10 @@ def list_files(path: Path, limits: Limits, suffixes: Iterable[str] = IMAGE_SUFFI
     if not path.is_dir():
         return Files((path,), None)
     files = list_images(path, limits, suffixes)
-    return Files(tuple(files), _stamps(path / STAMPS, files, limits))
+    return Files(tuple(files), read_stamps(path / STAMPS, files, limits))
 
 
-def _stamps(path: Path, files: list[Path], limits: Limits) -> Floats | None:
+def read_stamps(path: Path, files: list[Path], limits: Limits) -> Floats | None:
     """Seconds of each file, from lines of one number, in the order of the files, or of a file's
     name and a number; lines that begin with # are passed over."""
     if not path.exists():

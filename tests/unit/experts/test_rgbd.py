@@ -8,7 +8,7 @@ from open_crema import modality
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.experts.colour import depth_to_rgb, normal_to_rgb
 from open_crema.experts.rgbd import depth_of_rgbd, normals_of_depth, points_of_rgbd
-from open_crema.experts.senses import read_depth_pictures
+from open_crema.experts.senses import read_depth_pictures, read_points
 from open_crema.media import Clip, Limits, read_frames
 from rgbd_factory import INTRINSICS, ROOM, WALK, render, write_rgbd
 
@@ -131,3 +131,9 @@ def test_points_without_a_camera_are_absent(folder):
     (folder / "intrinsics.txt").unlink()
     with pytest.raises(SenseAbsent, match="no camera intrinsics"):
         points_of_rgbd(folder, Clip(3))
+
+
+def test_a_folder_given_as_the_points_is_what_it_is_as_the_video(folder):
+    given = read_points(folder, Clip(3))
+    np.testing.assert_array_equal(given.metres, points_of_rgbd(folder, Clip(3)).metres)
+    assert given.poses is not None

@@ -7,7 +7,16 @@ import pytest
 from PIL import Image
 
 from open_crema.errors import MediaError
-from open_crema.media import Clip, Limits, is_rgbd, probe, read_frame_pairs, read_frames, read_rgbd
+from open_crema.media import (
+    Clip,
+    Limits,
+    TimeLine,
+    is_rgbd,
+    probe,
+    read_frame_pairs,
+    read_frames,
+    read_rgbd,
+)
 from rgbd_factory import INTRINSICS, ROOM, SIZE, WALK, render, write_rgbd
 
 EVERY = {"flat": {}, "folders": {"folders": True}, "stacked": {"stacked": True}}
@@ -77,13 +86,25 @@ def test_time_stamps_of_the_folder_set_the_times_of_video_and_depth(tmp_path):
     assert read_rgbd(path, Clip(1)).times.tolist() == [[0, 3.0]]
 
 
+def test_beside_another_video_it_is_aligned_to_that(tmp_path):
+    path = small(tmp_path, 6)
+    video = TimeLine(np.arange(12) / 2, 6.0, 64, 48, "a.mp4")
+    found = read_rgbd(path, Clip(3, rate=1.0, video=video), posed=True)
+    assert found.times.tolist() == [[0, 2], [2, 4], [4, 6]]
+    np.testing.assert_array_equal(found.poses, [WALK[1], WALK[3], WALK[5]])
+    late = read_rgbd(path, Clip(3, rate=1.0, start=2.0, video=video), posed=True)
+    np.testing.assert_array_equal(late.poses, [WALK[0], WALK[1], WALK[3]])
+    with pytest.raises(MediaError, match=r"6 maps, while the video a\.mp4 has 12 pictures"):
+        read_rgbd(path, Clip(3, video=video))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1\n2\n", "2 time stamps for 3 pictures"),
+        ("1\n2\n", "2 time stamps for 3 files"),
         ("1\n2\n2\n", "must increase"),
-        ("1\n2\nnan\n", "must increase"),
-        ("1\n2\nx\n", "expected numbers alone"),
+        ("1\n2\nnan\n", "NaN"),
+        ("1\n2\nx\n", "expected seconds"),
         ("1\n2\n9000\n", "limit is 3600 seconds"),
     ],
 )
@@ -237,7 +258,7 @@ def test_no_usable_pose(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1 2 3", "4 x 4 numbers, found 3"), ("", "found 0"), ("a" * 9, "expected numbers alone")],
+    [("1 2 3", "4 x 4 numbers, found 3"), ("", "empty"), ("a" * 9, "expected numbers alone")],
 )
 def test_a_pose_that_is_none(tmp_path, text, message):
     path = small(tmp_path)
@@ -269,6 +290,7 @@ def test_limits_hold_for_every_file(tmp_path):
     path = small(tmp_path)
     refused(path, "limit is 100 pixels", clip=Clip(limits=Limits(max_pixels=100)))
     refused(path, "limit is 50 bytes", clip=Clip(limits=Limits(max_bytes=50)))
+    refused(path, "limit is 5 files", clip=Clip(limits=Limits(max_files=5)))
 
 
 def test_other_folders_are_none(tmp_path):
