@@ -160,6 +160,15 @@ def test_a_model_to_start_from_grows_and_shrinks(write, tmp_path):
     assert experiment.build_model(sole).senses == ["flow"]
 
 
+def test_a_run_does_not_replace_the_model_that_it_starts_from(write, tmp_path):
+    base = experiment.build_model(config.load(write()))
+    folder = save_pretrained(base, tmp_path / "out" / "model")
+    run = config.load(write(train={"init": str(folder / ".." / "model")}))
+    with pytest.raises(ConfigError, match="is what this run would replace: choose another `out`"):
+        experiment.train(run, fresh=True)
+    assert (folder / "config.json").exists()
+
+
 def test_a_model_to_start_from_of_another_shape(write, tmp_path):
     folder = save_pretrained(experiment.build_model(config.load(write())), tmp_path / "base")
     changed = write(model={"lora": {"rank": 3}}, train={"init": str(folder)})
