@@ -145,14 +145,18 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise CremaError(
-            f"{path}: the feature store cannot be written ({error}); free some space or "
-            "choose another folder as data.store"
-        ) from None
+        raise unwritable(path, error) from None
 
 
 def unreadable(path: Path, error: OSError) -> CremaError:
     return CremaError(
         f"{path}: cannot be read from the feature store ({error}); repair it or choose another "
+        "folder as data.store"
+    )
+
+
+def unwritable(path: Path, error: OSError) -> CremaError:
+    return CremaError(
+        f"{path}: the feature store cannot be written ({error}); free some space or choose another "
         "folder as data.store"
     )

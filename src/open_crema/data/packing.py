@@ -69,7 +69,7 @@ def _join_small(batch: _Batch, shards: Shards) -> None:
         if sizes[shard] > batch.size or not batch.has_room(sizes[shard], len(held[shard])):
             break
         for place in held[shard]:
-            if place.key not in batch.entries and (data := _read_packed(place)) is not None:
+            if place.key not in batch.entries and (data := read_intact(place)) is not None:
                 batch.add(place.key, data)
         batch.files.append(shard)
 
@@ -94,7 +94,8 @@ def _read_loose(key: str, path: Path) -> bytes | None:
         return None
 
 
-def _read_packed(place: Packed) -> bytes | None:
+def read_intact(place: Packed) -> bytes | None:
+    """The entry's bytes; None, and a warning that names it, where they are damaged."""
     try:
         data = place.read()
         decode(place.key, data)

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from open_crema.data.entry import write_whole
 from open_crema.errors import MediaError
@@ -46,13 +46,19 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _files(source: Path) -> list[Path]:
-    """The files behind a source. Raises MediaError for what is neither a file nor a folder."""
+    """The files behind a source, those of a folder's own folders with it: RGB-D comes so.
+
+    Raises MediaError for what is neither a file nor a folder.
+    """
     try:
         mode = source.stat().st_mode
         if stat.S_ISREG(mode):
             return [source]
         if stat.S_ISDIR(mode):
-            return sorted(f for f in source.iterdir() if f.is_file() and f.name[0] != ".")
+            inside = [path for path in source.iterdir() if path.name[0] != "."]
+            for folder in [path for path in inside if path.is_dir()]:
+                inside += [path for path in folder.iterdir() if path.name[0] != "."]
+            return sorted(path for path in inside if path.is_file())
     except FileNotFoundError:
         raise MediaError(f"{source}: no such file or folder") from None
     except (OSError, ValueError) as error:
@@ -68,7 +74,7 @@ def _stamp(source: Path) -> list[list[Any]]:
             about = file.stat()
         except OSError as error:
             raise MediaError(f"{file}: cannot be read ({error})") from None
-        stamp.append([file.name, about.st_size, about.st_mtime_ns])
+        stamp.append([_name(file, source), about.st_size, about.st_mtime_ns])
     if not stamp:
         raise MediaError(f"{source}: an empty folder")
     return stamp
@@ -87,5 +93,74 @@ def content_digest(source: Path, check: Check | None) -> str:
             raise MediaError(f"{file}: cannot be read ({error})") from None
         if not folder:
             return content
-        digest.update(f"{content} {file.name}\n".encode(errors="surrogateescape"))
+        digest.update(f"{content} {_name(file, source)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _name(file: Path, source: Path) -> str:
+    return file.name if file == source else file.relative_to(source).as_posix()
+
+
+State = Literal["there", "gone", "away"]
+
+
+class KnownSources:
+    """Which contents can still be reached, by the records and by the files themselves."""
+
+    def __init__(self, records: Path) -> None:
+        self.records = records
+        self._contents: dict[str, str | None] = {}  # by path; None where it is not to be had
+        self.stale: list[Path] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the records again. ``stale``: those of sources that are gone or have changed."""
+        self._digests = set()
+        self.stale = []
+        for path in self.records.glob("*.json"):
+            record = _read_record(path)
+            if record is None or "path" not in record:
+                self.stale.append(path)
+                continue
+            source = Path(record["path"])
+            try:
+                fresh = _stamp(source) == record["stamp"]
+            except MediaError:
+                if _is_away(source):
+                    continue
+                fresh = False
+            if fresh:
+                self._digests.add(record["sha256"])
+            else:
+                self.stale.append(path)
+
+    def state(self, path: str, digest: str) -> State:
+        """there: some recorded, unchanged source has that content, or the path itself has it now.
+        away: that cannot be told, because the folder of the path is missing or empty (a disk that
+        is not mounted?) or the path cannot be read. gone: neither."""
+        if digest in self._digests:
+            return "there"
+        if path not in self._contents:
+            try:
+                _stamp(Path(path))  # an empty folder is no source
+                self._contents[path] = content_digest(Path(path), None)
+            except MediaError:
+                self._contents[path] = None
+        content = self._contents[path]
+        if content is None:
+            return "away" if _is_away(Path(path)) else "gone"
+        return "there" if content == digest else "gone"
+
+
+def _is_away(source: Path) -> bool:
+    """Whether a source that gives no content may still be somewhere."""
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        try:
+            return next(source.parent.iterdir(), None) is None
+        except OSError:
+            return True
+    except (OSError, ValueError):
+        pass
+    return True

@@ -104,6 +104,9 @@ def test_a_folder_is_its_names_and_contents(store, tmp_path):
     assert folder("c", {"1.png": b"y", "2.png": b"x"}) != first
     assert folder("d", {"1.png": b"x", "3.png": b"y"}) != first
     assert folder("e", {"1.png": b"x"}) != first
+    assert folder("g", {"rgb/1.png": b"x", "depth/1.png": b"y"}) != folder(
+        "h", {"rgb/1.png": b"y", "depth/1.png": b"x"}
+    )
     assert folder("f", {"1.png": b"x", "2.png": b"y", ".DS_Store": b"z"}) == first
 
 
@@ -116,6 +119,17 @@ def test_the_order_in_which_a_disk_lists_a_folder_means_nothing(store, tmp_path,
         monkeypatch.setattr(Path, "iterdir", lambda _, order=order: iter(order))
         digests.add(FeatureStore(tmp_path / f"store{len(digests)}").source_digest(listed[0].parent))
     assert len(digests) == 1
+
+
+def test_changes_in_the_folders_of_a_folder_are_noticed(store, tmp_path, hashed):
+    folder = tmp_path / "scene"
+    write(folder / "intrinsics.txt", b"5")
+    write(folder / "depth" / "0.png", b"x", age=100)
+    first = store.source_digest(folder)
+    assert store.source_digest(folder) == first
+    assert len(hashed) == 2
+    write(folder / "depth" / "0.png", b"y", age=90)
+    assert store.source_digest(folder) != first
 
 
 def test_changes_in_a_folder_are_noticed(store, tmp_path, hashed):
