@@ -120,10 +120,9 @@ def find_layout(path: PathLike, limits: Limits = DEFAULT_LIMITS) -> Layout | Non
             f"{folder}: holds its poses twice ({', '.join(e.name for e in stacked)}"
             f"{', and a text file a frame' if found['pose'] else ''}): keep one"
         )
-    about = [
-        *entries,
-        *(f for e in entries if _is_intrinsic(e) and e.is_dir() for f in listed(e, limits)),
-    ]
+    cameras = [entry for entry in entries if _is_intrinsic(entry)]
+    inside = [file for entry in cameras if entry.is_dir() for file in listed(entry, limits)]
+    cameras += [file for file in inside if _is_intrinsic(file)]
     return Layout(
         folder,
         tuple(found["colour"]),
