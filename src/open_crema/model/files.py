@@ -186,10 +186,11 @@ def from_pretrained(
     widths = {s: info.encoder.width for s, info in said.adapters.items()}
     model = kind(said.config, backbone, widths)
     _fill(model.qformer, qformer, folder / QFORMER)
+    if model.fusion.gated and (said.base.fusion is not None or model.fusion.bias is not None):
+        bias = read_bias(folder / FUSION, said)["bias"]
+        model.fusion.bias = nn.Parameter(bias)  # also of one sense: it may grow again
     for sense, tensors in adapters.items():
         put(model, said.adapters[sense], tensors, place_of(folder, sense))
-    if model.fusion.bias is not None:
-        _fill(model.fusion, read_bias(folder / FUSION, said), folder / FUSION, partial=True)
     return model.eval()
 
 

@@ -48,8 +48,8 @@ def upload(
     message: str,
     token: str | None,
 ) -> str:
-    """Puts the known files of a folder into a repository, which is made where it is missing, in
-    one commit; adapters that the folder does not have go. Returns the commit's address."""
+    """Puts the known files of a folder into a repository, which is made where it is missing;
+    known files that the folder does not have go. Returns the commit's address."""
     from huggingface_hub import HfApi
 
     if not _ID.fullmatch(repository):
