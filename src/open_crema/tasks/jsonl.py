@@ -193,6 +193,8 @@ def _media(fields: Mapping[str, Any], root: Path) -> tuple[dict[str, str], dict[
         name = "video" if sense == "video" and "video" in fields else f"media.{sense}"
         if isinstance(value, dict):
             timing[sense] = _timing(value, name)
+            if sense == "video" and timing[sense].start:
+                raise _FieldError(f"field '{name}.start': the video's first picture is second 0")
             value, name = value.get("path", ""), f"{name}.path"
         relative = _text(value, name)
         if "\0" in relative:

@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from open_crema import tasks
+from open_crema.data.sample import Timing
 from open_crema.errors import ConfigError, CremaError, DataError
 from open_crema.tasks import jsonl
 
@@ -100,6 +101,16 @@ def test_ways_of_writing_lines(tmp_path):
     assert "ümläut \u2028 \u0085 ?" in sample.question
 
 
+def timed(**stated):
+    return GOOD | {"media": {"thermal": {"path": "t"} | stated}}
+
+
+def test_a_file_with_its_timing(write):
+    (sample,) = jsonl.load(write(timed(rate=25, start=-0.4)))
+    assert sample.media["thermal"].endswith("/t")
+    assert sample.timing == {"thermal": Timing(25.0, -0.4)}
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -151,6 +162,12 @@ def test_ways_of_writing_lines(tmp_path):
         (GOOD | {"media": {"termal": "x"}}, "unknown sense 'termal': did you mean 'thermal'?"),
         (GOOD | {"media": {"thermal": 1}}, "field 'media.thermal' must be a string"),
         (GOOD | {"media": {"video": "x"}}, "given twice"),
+        (timed(rate=0), "field 'media.thermal.rate' must be above 0 pictures a second"),
+        (timed(rate="25"), "field 'media.thermal.rate' must be"),
+        (timed(start=None), "field 'media.thermal.start' must be"),
+        (timed(fps=25), "unknown field 'media.thermal.fps'; known: path, rate, start"),
+        (GOOD | {"media": {"thermal": {"rate": 25}}}, "field 'media.thermal.path'"),
+        (GOOD | {"video": {"path": "a.mp4", "start": 2}}, "the video's first picture is second 0"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number_and_field(write, line, said):
