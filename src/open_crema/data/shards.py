@@ -84,18 +84,21 @@ def read_shard(path: Path) -> dict[Packed, Label]:
     return found
 
 
+_Places = dict[str, tuple[Packed, ...]]
+
+
 class Shards:
     """The shards in a folder, and which entries they hold."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shards: dict[str, tuple[Packed, ...]] = {}  # by file name, newest first
-        self._places: dict[str, tuple[Packed, ...]] = {}
+        # By file name, newest first; and by key. Replaced as one, for threads that share this.
+        self._known: tuple[_Places, _Places] = ({}, {})
         self._refreshing = threading.Lock()
 
     def find(self, key: str) -> tuple[Packed, ...]:
         """The places of an entry, newest first, as far as known: see :meth:`refresh`."""
-        return self._places.get(key, ())
+        return self._known[1].get(key, ())
 
     def refresh(self) -> bool:
         """Looks at the folder again; whether shards have come or gone.
@@ -109,19 +112,21 @@ class Shards:
     def _refresh(self) -> bool:
         try:
             names = self._names()
-            if set(names) == set(self._shards):
+            before, _ = self._known
+            if set(names) == set(before):
                 return False
-            self._shards = {name: self._read(name) for name in names}
+            shards = {name: before[name] if name in before else self._read(name) for name in names}
         except OSError as error:
             raise unreadable(self.folder, error) from None
-        places: dict[str, tuple[Packed, ...]] = {}
-        for packed in self.entries():
-            places[packed.key] = (*places.get(packed.key, ()), packed)
-        self._places = places
+        places: _Places = {}
+        for shard in shards.values():
+            for packed in shard:
+                places[packed.key] = (*places.get(packed.key, ()), packed)
+        self._known = shards, places
         return True
 
     def entries(self) -> Iterable[Packed]:
-        for shard in self._shards.values():
+        for shard in self._known[0].values():
             yield from shard
 
     def _names(self) -> list[str]:
@@ -139,8 +144,6 @@ class Shards:
             return [name for _, name in sorted(dated, reverse=True)]
 
     def _read(self, name: str) -> tuple[Packed, ...]:
-        if name in self._shards:
-            return self._shards[name]
         path = self.folder / name
         try:
             return tuple(read_shard(path))

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -369,6 +370,20 @@ def test_processes_write_pack_and_read_at_once(store, caplog):
     assert loose(store) == []
     assert not any(name.endswith((".part", ".damaged")) for name in files(store.root))
     assert caplog.text == ""
+
+
+def test_threads_share_a_store(store):
+    keys = [feature_key(n=n) for n in range(30)]
+
+    def work(own):
+        for n in random.Random(own).sample(range(len(keys)), len(keys)):
+            store.get_or_make(keys[n], lambda n=n: make_features(n), about=ABOUT)
+            if n % 6 == own:
+                store.pack()
+            assert same(store.get(keys[n]), as_stored(make_features(n)))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(work, range(4)))) == 4
 
 
 def test_a_full_disk_leaves_all_entries_loose(store, monkeypatch, caplog):
