@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from open_crema import __version__
-from open_crema.cli import adapter, ask, doctor, modality, runs, store
+from open_crema.cli import adapter, ask, doctor, extract, modality, runs, store
 from open_crema.errors import CremaError
 
 # What takes seconds to import (torch, transformers) is imported by the command that needs it.
-COMMANDS = (runs, ask, adapter, modality, store, doctor)
+COMMANDS = (runs, ask, extract, adapter, modality, store, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,12 +18,20 @@ def load(
     *,
     media_root: str | Path | None = None,
     answers_required: bool = True,
+    questions_required: bool = True,
 ) -> list[Sample]:
     """The samples of a data file, read as that task reads it.
+
+    answers_required, questions_required: whether a line may do without.
 
     Raises ConfigError for an unknown task and DataError for a broken file.
     """
     if task not in TASKS:
         hint = did_you_mean(task, TASKS)
         raise ConfigError(f"unknown task {task!r}: {hint}known: {', '.join(TASKS)}")
-    return TASKS[task](path, media_root=media_root, answers_required=answers_required)
+    return TASKS[task](
+        path,
+        media_root=media_root,
+        answers_required=answers_required,
+        questions_required=questions_required,
+    )

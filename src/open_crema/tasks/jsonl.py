@@ -44,13 +44,18 @@ def multiple_choice(question: str, options: Sequence[str]) -> str:
 
 
 def load(
-    path: str | Path, *, media_root: str | Path | None = None, answers_required: bool = True
+    path: str | Path,
+    *,
+    media_root: str | Path | None = None,
+    answers_required: bool = True,
+    questions_required: bool = True,
 ) -> list[Sample]:
     """The samples of a file, in its order.
 
     A line without ``id`` is called ``line-<number>``. The training target of multiple choice is
     the text of the right option, not its letter: it is what scoring the options compares, and it
-    does not depend on the order in which they are listed.
+    does not depend on the order in which they are listed. Without ``questions_required`` a line may
+    name media alone.
 
     Raises DataError naming file, line and field for whatever is missing, unknown or ill-typed.
     """
@@ -63,7 +68,7 @@ def load(
         if not line.strip():
             continue
         try:
-            sample = _sample(_parse(line), number, root, answers_required)
+            sample = _sample(_parse(line), number, root, answers_required, questions_required)
         except _FieldError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         if sample.id in seen:
@@ -73,7 +78,8 @@ def load(
         seen[sample.id] = number
         samples.append(sample)
     if not samples:
-        raise DataError(f"{path}: holds no questions; write one JSON object a line")
+        what = "questions" if questions_required else "media"
+        raise DataError(f"{path}: holds no {what}; write one JSON object a line")
     return samples
 
 
@@ -116,27 +122,40 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _sample(fields: Mapping[str, Any], number: int, root: Path, answers_required: bool) -> Sample:
+def _sample(
+    fields: Mapping[str, Any],
+    number: int,
+    root: Path,
+    answers_required: bool,
+    questions_required: bool,
+) -> Sample:
     for name in fields:
         if name not in FIELDS:
             near = difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=0.0)[0]
             raise _FieldError(
                 f"unknown field {name!r}, did you mean {near!r}? Known: {', '.join(FIELDS)}"
             )
-    if "question" not in fields:
+    if "question" not in fields and questions_required:
         raise _FieldError("field 'question' is missing")
-    question = _text(fields["question"], "question")
     options = _options(fields)
     media, timing = _media(fields, root)
     return Sample(
         id=_id(fields["id"]) if "id" in fields else f"line-{number}",
-        question=multiple_choice(question, options) if options else open_ended(question),
+        question=_prompt(fields, options),
         media=media,
         answers=_answers(fields, options, answers_required),
         options=options,
         type=_text(fields["type"], "type") if "type" in fields else "",
         timing=timing,
     )
+
+
+def _prompt(fields: Mapping[str, Any], options: Sequence[str]) -> str:
+    """Empty where there is no question."""
+    if "question" not in fields:
+        return ""
+    question = _text(fields["question"], "question")
+    return multiple_choice(question, options) if options else open_ended(question)
 
 
 def _id(value: Any) -> str:
