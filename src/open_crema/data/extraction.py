@@ -158,7 +158,7 @@ class _Work:
                 result = self.extractor.obtain(source, sense, making=partial(making.append, True))
                 absent = result.reason if isinstance(result, SenseAbsent) else None
                 self.said.put(_Done(source, sense, bool(making), absent))
-            except Exception as error:  # for the thread that waits, whatever it is
+            except BaseException as error:  # for the thread that waits, whatever it is
                 if self.stop_at_error:
                     self.stop.set()
                 self.said.put(_Done(source, sense, error=error))
