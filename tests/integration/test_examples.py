@@ -14,7 +14,8 @@ from command_line import tree
 from PIL import Image
 from rich.console import Console
 
-from open_crema import config, tasks
+import tiny_vlm
+from open_crema import attach, config, tasks
 from open_crema.evaluation.result import Evaluation, Prediction
 from open_crema.experts import senses
 from open_crema.media import Clip, Limits
@@ -223,3 +224,28 @@ def test_the_picture_of_the_colours_is_the_one_in_the_documentation(tmp_path):
         for path in (tmp_path / "colours.png", EXAMPLES.parent / "docs" / "colours.png")
     )
     assert np.abs(drawn - kept).mean() < 0.5
+
+
+def test_attaching_to_a_vlm(data, stand_ins, tmp_path, capsys):
+    """A tiny random VLM, opened from its folder as a real one is; its processor is Idefics3's."""
+    import attach_vlm
+
+    vlm, processor = tiny_vlm.make("idefics3")
+    vlm.save_pretrained(tmp_path / "vlm")
+    processor.save_pretrained(tmp_path / "vlm")
+    shape = {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "queries": 2}
+    run = {
+        "model": {"senses": ["audio"], "qformer": shape},
+        "data": {"frames": 2},
+        "train": {"epochs": 1, "batch_size": 8},
+        "eval": {"max_new_tokens": 2},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    file, out = data / "train.jsonl", tmp_path / "out"
+    attach_vlm.main(tmp_path / "vlm", file, file, out, tmp_path / "run.yaml", "train.lr=1e-3")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("trainable parameters: audio")
+    assert sum("the VLM alone" in line for line in lines) == 16
+    again = attach(*tiny_vlm.make("idefics3"), from_pretrained=out)
+    assert again.senses == ["audio"]
+    assert config.load(out / "run.yaml").train.lr == 1e-3

@@ -40,10 +40,10 @@ class ConversationBatch(Batch):
 class Attached(Crema):
     """A frozen VLM that hears and feels: its own tower's tokens lead, all senses here assist them.
 
-    Batches come from :meth:`prepare`; everything else is as in :class:`Crema`: ``model(batch)``
-    gives ``.loss`` and ``.logits``, ``generate`` and ``score`` answer, and the training strategies
-    and ``save_pretrained`` take it. Raises ConfigError for what a VLM cannot have: a "video" sense
-    of ours, dropout, or fused tokens added to its own ("placement: add").
+    Batches come from :meth:`prepare` or :meth:`join`; everything else is as in :class:`Crema`:
+    ``model(batch)`` gives ``.loss`` and ``.logits``, ``generate`` and ``score`` answer, and the
+    training strategies and ``save_pretrained`` take it. Raises ConfigError for what a VLM cannot
+    have: a "video" sense of ours, dropout, or fused tokens added to its own ("placement: add").
     """
 
     def __init__(
@@ -89,8 +89,7 @@ class Attached(Crema):
         Raises ConfigError for a sense without an adapter, DataError where counts differ or a
         conversation does not end with a question.
         """
-        if any(isinstance(conversation, Mapping) for conversation in conversations):
-            raise DataError("one conversation is given as many: write prepare([messages], ...)")
+        _check(conversations)
         features: Sequence[Mapping[str, Features]] = senses or [{} for _ in conversations]
         given = {"senses": features, "answers": answers, "options": options}
         for name, values in given.items():
@@ -102,9 +101,6 @@ class Attached(Crema):
                 f"no adapter for {', '.join(sorted(strangers))}; "
                 f"the model has {', '.join(self.senses)}"
             )
-        for i, conversation in enumerate(conversations):
-            if not conversation or conversation[-1].get("role") != "user":
-                raise DataError(f"conversation {i} does not end with the user's turn")
         samples = [
             Sample(
                 id=str(i),
@@ -115,15 +111,32 @@ class Attached(Crema):
             )
             for i, conversation in enumerate(conversations)
         ]
-        batch = collate(list(zip(samples, features, strict=True))).to(self.vlm.device)
+        batch = collate(list(zip(samples, features, strict=True)))
+        return self.join(batch, conversations, processing=processing)
+
+    def join(
+        self,
+        batch: Batch,
+        conversations: Sequence[Conversation],
+        *,
+        processing: Mapping[str, Any] | None = None,
+    ) -> ConversationBatch:
+        """A dataset's batch (its answers, options and features) with a conversation for each of
+        its samples; otherwise as :meth:`prepare`."""
+        _check(conversations)
+        if len(batch) != len(conversations):
+            raise DataError(f"{len(conversations)} conversations with {len(batch)} samples")
+        moved = batch.to(self.vlm.device)
         return ConversationBatch(
-            batch.samples, batch.senses, tuple(conversations), dict(processing or {})
+            moved.samples, moved.senses, tuple(conversations), dict(processing or {})
         )
 
     def prompt(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Prompt:
         """The VLM's own prompt with the sense tokens right before the question's words."""
         if not isinstance(batch, ConversationBatch):
-            raise DataError("a model that is attached to a VLM takes batches of its prepare()")
+            raise DataError(
+                "a model that is attached to a VLM takes batches of its prepare() or join()"
+            )
         senses = self._sense_tokens(tokens, len(batch))
         marked = tuple(senses.mask.any(dim=1).tolist())
         if marked not in batch.read:
@@ -215,6 +228,14 @@ def attach(
     if qformer is not None:
         files.load_qformer(model, qformer)
     return model.eval()
+
+
+def _check(conversations: Sequence[Conversation]) -> None:
+    for i, conversation in enumerate(conversations):
+        if isinstance(conversation, Mapping):
+            raise DataError("one conversation is given as many: write [messages] for it")
+        if not conversation or conversation[-1].get("role") != "user":
+            raise DataError(f"conversation {i} does not end with the user's turn")
 
 
 def _text_of(turn: Mapping[str, Any]) -> str:

@@ -275,3 +275,13 @@ def test_a_turn_without_words_holds_senses_too(family: str) -> None:
         rest = model.vlm.tokenizer.decode(prompt.inputs["input_ids"][0, int(last[-1]) + 1 :])
         assert rest.count(model.vlm.tokenizer.eos_token) == 1
         assert rest.startswith(model.vlm.tokenizer.eos_token)
+
+
+def test_a_datasets_batch_is_joined_with_its_conversations() -> None:
+    model = attached("smolvlm")
+    items = [tiny.item(1, audio=2, thermal=4, answer="red"), tiny.item(2, audio=3, answer="dog")]
+    joined = model.join(tiny.batch(*items), CONVERSATIONS[:2])
+    features = [own for _, own in items]
+    prepared = model.prepare(CONVERSATIONS[:2], features, answers=["red", "dog"])
+    assert [s.id for s in joined.samples] == ["1", "2"]
+    assert torch.equal(model(joined).logits, model(prepared).logits)

@@ -186,18 +186,23 @@ BAD: dict[str, tuple[Callable[[Attached], Any], type[CremaError], str]] = {
         DataError,
         "1 conversations with 2 senses",
     ),
+    "a batch of others": (
+        lambda m: m.join(tiny.batch(tiny.item(audio=2)), CONVERSATIONS),
+        DataError,
+        "3 conversations with 1 samples",
+    ),
     "no question": (
         lambda m: m.prepare([[*asks("a"), {"role": "assistant", "content": "b"}]]),
         DataError,
         "conversation 0 does not end with the user's turn",
     ),
-    "one conversation": (lambda m: m.prepare(asks("a")), DataError, r"prepare\(\[messages\]"),
+    "one conversation": (lambda m: m.prepare(asks("a")), DataError, r"write \[messages\]"),
     "an empty conversation": (lambda m: m.prepare([[]]), DataError, "conversation 0"),
     "no answer": (lambda m: m(m.prepare([asks("a")])), DataError, "no answer to train on"),
     "another batch": (
         lambda m: m(tiny.batch(tiny.item(audio=2))),
         DataError,
-        "takes batches of its prepare",
+        "use prepare",
     ),
     "a question that holds the marker": (
         lambda m: m(m.prepare([asks("a" + m.vlm.mark)], [hears(audio=2)], answers=["b"])),
