@@ -134,9 +134,7 @@ class Attached(Crema):
     def prompt(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Prompt:
         """The VLM's own prompt with the sense tokens right before the question's words."""
         if not isinstance(batch, ConversationBatch):
-            raise DataError(
-                "a model that is attached to a VLM takes batches of its prepare() or join()"
-            )
+            raise DataError("beside a VLM a batch has conversations: use prepare() or join()")
         senses = self._sense_tokens(tokens, len(batch))
         marked = tuple(senses.mask.any(dim=1).tolist())
         if marked not in batch.read:
