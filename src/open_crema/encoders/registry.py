@@ -150,15 +150,22 @@ def width_for(modality: Modality, config: EncodersConfig) -> int:
 def identity(modality: Modality, config: EncodersConfig) -> tuple[str, str | None]:
     """Name and fingerprint of the encoder that serves a sense, without loading its weights.
 
-    The fingerprint is None where this version cannot build the encoder.
+    The fingerprint is None where this version cannot build the encoder. Raises ConfigError where a
+    third party's does not say it.
     """
     named = _configured(modality, config)
     if named is not None:
         built = build(named.name, config).fingerprint if named.factory else None
         return named.name, built
-    factory = resolve(modality.encoder)
-    made: Any = factory if isinstance(getattr(factory, "fingerprint", None), str) else factory()
-    return str(getattr(made, "name", modality.name)), str(made.fingerprint)
+    try:
+        factory = resolve(modality.encoder)
+        made: Any = factory if isinstance(getattr(factory, "fingerprint", None), str) else factory()
+        return str(getattr(made, "name", modality.name)), str(made.fingerprint)
+    except Exception as error:  # whatever somebody else's encoder does when it is built
+        raise ConfigError(
+            f"sense {modality.name!r}: its encoder does not say its fingerprint "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _configured(modality: Modality, config: EncodersConfig) -> EncoderSpec | None:

@@ -11,7 +11,7 @@ from open_crema import modality
 from open_crema.backbones.vlm import NAME
 from open_crema.config import ModelConfig
 from open_crema.encoders import registry
-from open_crema.errors import WeightsError
+from open_crema.errors import ConfigError, WeightsError
 from open_crema.modality import canonical
 from open_crema.model.facts import (
     AdapterInfo,
@@ -49,12 +49,15 @@ def modality_facts(sense: str, config: ModelConfig) -> ModalityFacts:
 
 
 def encoder_facts(sense: str, width: int, config: ModelConfig) -> EncoderFacts:
-    """Of the configured encoder; of none where the adapter reads another width than its."""
+    """Of the configured encoder; of none where that is not known, or gives another width."""
     kind = modality.get(sense)
-    if width != registry.width_for(kind, config.encoders):
-        return EncoderFacts(None, width, None)
-    name, fingerprint = registry.identity(kind, config.encoders)
-    return EncoderFacts(name, width, fingerprint)
+    try:
+        if width == registry.width_for(kind, config.encoders):
+            name, fingerprint = registry.identity(kind, config.encoders)
+            return EncoderFacts(name, width, fingerprint)
+    except ConfigError:  # a trained model is to be saved all the same
+        pass
+    return EncoderFacts(None, width, None)
 
 
 def shape_of(sense: str, config: ModelConfig, llm_width: int) -> Shape:

@@ -145,3 +145,22 @@ def test_a_third_partys_encoder_must_say_its_width(width):
 def test_a_kind_that_is_none():
     with pytest.raises(ConfigError, match="'visoin' is neither one of the kinds vision, audio"):
         registry.encoder_for(sense("visoin"), EncodersConfig())
+
+
+def test_what_an_encoder_is_called_without_its_weights():
+    config = EncodersConfig()
+    name, fingerprint = registry.identity(get("video"), config)
+    assert (name, "112px" in fingerprint) == ("dinov2-small", True)
+    paper = EncodersConfig(vision="eva-vit-g")
+    assert registry.identity(get("video"), paper) == ("eva-vit-g", None)
+
+    class Own:
+        name, width, fingerprint = "statistics", 3, "statistics-1"
+
+        def __init__(self):
+            raise RuntimeError("no sensor")
+
+    assert registry.identity(sense(Own), config) == ("statistics", "statistics-1")
+    Own.fingerprint = property(lambda self: "later")
+    with pytest.raises(ConfigError, match=r"'imu': its encoder does not say .*no sensor"):
+        registry.identity(sense(Own), config)

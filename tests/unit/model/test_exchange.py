@@ -419,6 +419,15 @@ def test_the_encoder_of_the_model_decides(llm, tmp_path):
         add_adapter(folder, tmp_path / "audio")
 
 
+def test_a_model_whose_encoder_cannot_be_built_is_saved_all_the_same(llm, tmp_path, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ConfigError("no sensor")
+
+    monkeypatch.setattr("open_crema.encoders.registry.build", broken)
+    folder = save_pretrained(Crema(tiny.config("audio"), llm), tmp_path / "m")
+    assert list_adapters(folder)[0].info.encoder.name is None
+
+
 # Safety
 
 
