@@ -129,7 +129,7 @@ def find_layout(path: PathLike, limits: Limits = DEFAULT_LIMITS) -> Layout | Non
         tuple(found["depth"]),
         tuple(found["pose"]),
         stacked[0] if stacked else None,
-        tuple(f for f in about if _is_intrinsic(f) and f.suffix.lower() == ".txt"),
+        tuple(file for file in cameras if file.suffix.lower() == ".txt"),
     )
 
 
