@@ -16,10 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from open_crema import storage
 from open_crema.errors import CremaError
 
 _EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written outlives its process, if not the machine."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def killed(work: Callable[[], object], *, at: int) -> bool:
@@ -93,5 +101,5 @@ def _inject(at: int, fault: Callable[[], None], forever: bool) -> None:
         path.write_bytes(whole)
 
     storage.save_file = save_file  # type: ignore[assignment]
-    os.fsync = lambda handle: point()  # what is written outlives the process, if not the machine
+    os.fsync = lambda handle: point()
     sys.addaudithook(audit)

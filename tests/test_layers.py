@@ -14,7 +14,17 @@ ROOT = Path(open_crema.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "config", "features", "modality", "weights", "progress", "sense_costs", "storage"},
+    {
+        "errors",
+        "config",
+        "features",
+        "modality",
+        "weights",
+        "progress",
+        "sense_costs",
+        "storage",
+        "termination",
+    },
     {"media"},
     {"experts", "encoders", "backbones"},
     {"data", "tasks", "senseqa"},

@@ -24,7 +24,8 @@ from open_crema.evaluation.result import Evaluation
 from open_crema.evaluation.run import evaluate
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
-from open_crema.training.loop import Trainer, check_out
+from open_crema.training.folder import check_out
+from open_crema.training.loop import Trainer
 
 logger = logging.getLogger(__name__)
 

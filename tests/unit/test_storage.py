@@ -11,14 +11,10 @@ import pytest
 import torch
 
 import faults
+from faults import no_waiting_for_the_disk  # noqa: F401
 from open_crema import storage
 from open_crema.errors import CremaError, WeightsError
 from open_crema.storage import recover, remove, replacing, sweep, write_json, write_tensors
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from open_crema import __version__
 from open_crema.cli import adapter, ask, doctor, extract, modality, runs, store
 from open_crema.errors import CremaError
+from open_crema.termination import Stopped
 
 # What takes seconds to import (torch, transformers) is imported by the command that needs it.
 COMMANDS = (runs, ask, extract, adapter, modality, store, doctor)
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CremaError, OSError) as error:  # OSError: a full disk, a folder that is gone by now
         print(f"crema: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Stopped as request:
+        print(f"crema: {request}", file=sys.stderr)
     except KeyboardInterrupt:
         print("crema: interrupted; run the same command again to continue", file=sys.stderr)
         return 130

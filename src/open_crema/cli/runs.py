@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from open_crema import termination
 from open_crema.cli.arguments import command, overridable
 from open_crema.errors import ConfigError
 
@@ -36,10 +37,11 @@ def add(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from open_crema import config, experiment
+    with termination.at_once():  # features that are made stay, and training defers it
+        from open_crema import config, experiment
 
-    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
-    folder = experiment.train(loaded, fresh=options.fresh)
+        loaded = config.load(options.config, options.overrides, overlays=options.overlay)
+        folder = experiment.train(loaded, fresh=options.fresh)
     print(folder)
 
 

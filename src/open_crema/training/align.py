@@ -8,11 +8,12 @@ stage is to BLIP-2, and takes a minute where training through the LLM takes ten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from open_crema.backbones.base import Backbone
 from open_crema.config import AlignmentStageConfig
@@ -75,26 +76,33 @@ def alignment_loss(
     return loss
 
 
+def build_optimizer(model: Crema, config: AlignmentStageConfig) -> Optimizer:
+    """Over whatever is trainable: adapters, fusion, the Q-Former if asked."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.01)
+
+
 def align(
     model: Crema,
     samples: Sequence[Sample],
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Callable[[int, int], Iterable[Batch]],
     config: AlignmentStageConfig,
+    optimizer: Optimizer,
     *,
     seed: int,
-    log: Callable[[int, int, float], None],
-) -> None:
-    """Trains whatever is trainable (adapters, fusion, the Q-Former if asked) for ``epochs``.
+    steps_per_epoch: int,
+    start: int = 0,
+) -> Iterator[tuple[int, int, float]]:
+    """Trains for ``epochs``, one step a batch; gives epoch, step and loss after each.
 
-    samples: all of them, for their words. batches: epoch -> its batches; one without any sense that
-    is trained is left out. log: called with epoch, step, loss.
+    samples: all of them, for their words. batches: epoch and number of batches to skip -> the rest
+    of its batches; one without any sense that is trained is left out. start: the step to go on
+    from, with the optimizer as it was then.
     """
     words = words_of_media(model.backbone, samples)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.01)
-    step = 0
-    for epoch in range(config.epochs):
-        for batch in batches(epoch):
+    for epoch in range(start // steps_per_epoch, config.epochs):
+        skip = max(start - epoch * steps_per_epoch, 0)
+        for step, batch in enumerate(batches(epoch, skip), start=epoch * steps_per_epoch + skip):
             if not any(sense in batch.senses for sense in model.senses):
                 continue
             torch.manual_seed(seed + step)
@@ -105,5 +113,4 @@ def align(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()  # here, so that none is left to what trains next
-            log(epoch, step, loss.item())
-            step += 1
+            yield epoch, step, loss.item()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from torch.optim import Optimizer
 
-from open_crema import progress
+from open_crema import progress, termination
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch
@@ -24,30 +21,32 @@ from open_crema.data.sampler import shuffled
 from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
-from open_crema.model.files import check_replaceable, save_pretrained
-from open_crema.training import checkpoint
-from open_crema.training.align import align
+from open_crema.model.files import save_pretrained
+from open_crema.termination import Stopped
+from open_crema.training import align, checkpoint, identity
+from open_crema.training.checkpoint import Checkpoint
 from open_crema.training.early_exit import EarlyExit
+from open_crema.training.folder import RunFolder
 from open_crema.training.optimizer import build_optimizer, schedule, set_rate
 from open_crema.training.scope import freeze_published
 from open_crema.training.strategy import SubStep, joint, sequential
 
 Validate = Callable[[Crema], Mapping[str, float]]
-# The sections that a run and its resumption share, and the keys of them that may differ.
-_SECTIONS = ("model", "train")
-_FREE = tuple(("train", key) for key in ("epochs", "validate_every", "checkpoint_every", "threads"))
-_DATA = (("data", "frames"), ("data", "store_frames"))
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
     """Trains a model's adapters and fusion; files go to ``out``.
 
         log.jsonl         one line a sub-step and an epoch
-        checkpoints/      the newest checkpoint; a run that was cut off continues from it
+        timing.jsonl      the seconds of each step
+        checkpoints/      the last two; a run that was cut off continues from the newest
         model/            the result: the best epoch by validation accuracy, else the last
 
     validate: gives at least "accuracy"; None trains without validation.
-    Every random draw is a function of the seed and the step, so a resumed run is the same run.
+    Every random draw is a function of the seed and the step, so a resumed run is the same run: on
+    the CPU in fp32, with the same torch and number of threads, bit for bit.
     Raises ConfigError where the configuration contradicts itself, DataError without questions.
     """
 
@@ -67,7 +66,7 @@ class Trainer:
         self.model = model
         self.config = config
         self.data = train
-        self.out = Path(out)
+        self.folder = RunFolder(out)
         self.validate = validate
         self.model.qformer.requires_grad_(config.train.qformer == "always")
         own = config.train.scope == "own"
@@ -78,7 +77,10 @@ class Trainer:
         self.rate = schedule(config.train, self.steps_per_epoch)
         self.exits = EarlyExit(config.train.exit)
         self.step = 0
+        self.epochs = 0  # those that are over, with their validation
         self.best: float | None = None
+        self.best_step: int | None = None
+        self._asked_to_stop: Callable[[], bool] = lambda: False
 
     def run(self, *, fresh: bool = False) -> Path:
         """Trains (or continues) to the end and returns the folder of the saved model. The end is
@@ -86,42 +88,51 @@ class Trainer:
 
         Raises ConfigError where ``out`` holds a run of another configuration or other questions;
         where another process trains into it; ``fresh`` discards whatever run is there. Raises
-        CremaError where a loss is not finite.
+        CremaError where a loss is not finite, WeightsError where the disk is full.
+
+        On SIGTERM, where this is the main thread, the current step is finished and saved, and
+        :class:`~open_crema.termination.Stopped` raised; the next call continues.
         """
-        with _alone(self.out), _threads(self.config.train.threads):
-            self._start(fresh)
-            with progress.bar() as bar:
-                total = self.config.train.epochs * self.steps_per_epoch
-                task = bar.add_task("training", total=total, completed=self.step, note="")
-                while self.step < total and not self._all_exited():
-                    epoch = self.step // self.steps_per_epoch
-                    self._train_epoch(epoch, lambda note: bar.update(task, advance=1, note=note))
-                    self._end_epoch(epoch)
+        with (
+            self.folder.alone(),
+            _threads(self.config.train.threads),
+            termination.deferred() as self._asked_to_stop,
+        ):
+            if fresh:  # first of all, so that no later run can continue what was discarded
+                self.folder.discard()
+            last = checkpoint.latest(self.folder.checkpoints)
+            if last is None:
+                self._begin()
+            else:
+                self._continue(last)
+            if last is None or last.stage == "align":
+                self._align(last)
+            self._train()
             if self.best is None:
-                save_pretrained(self.model, self.out / "model", run=self.config)
-            elif not (self.out / "model").exists():
+                self._save_model()
+            elif not self.folder.model.exists():
                 raise WeightsError(
-                    f"{self.out / 'model'}: its best epoch was saved there and is gone; start "
+                    f"{self.folder.model}: its best epoch was saved there and is gone; start "
                     "again with --fresh"
                 )
-        return self.out / "model"
+        return self.folder.model
 
-    def _start(self, fresh: bool) -> None:
-        checkpoints = self.out / "checkpoints"
-        if fresh:  # first of all, so that no later run can continue what was discarded
-            checkpoint.discard(checkpoints)
-            shutil.rmtree(self.out / "model", ignore_errors=True)
-        last = checkpoint.latest(checkpoints)
-        if last is not None:
-            self._resume(last)
-            return
-        (self.out / "log.jsonl").unlink(missing_ok=True)
+    def _begin(self) -> None:
+        self.folder.begin()
         for sample, error in self.data.skipped.items():
-            self._log(kind="skipped", sample=sample, error=error)
+            self.folder.log(kind="skipped", sample=sample, error=error)
         for (sample, sense), error in self.data.masked.items():
-            self._log(kind="masked", sample=sample, sense=sense, error=error)
-        self._align()
-        self._checkpoint()
+            self.folder.log(kind="masked", sample=sample, sense=sense, error=error)
+
+    def _train(self) -> None:
+        total = self.config.train.epochs
+        with progress.bar() as bar:
+            steps = total * self.steps_per_epoch
+            task = bar.add_task("training", total=steps, completed=self.step, note="")
+            while self.epochs < total and not self._all_exited():
+                epoch = self.epochs
+                self._train_epoch(epoch, lambda note: bar.update(task, advance=1, note=note))
+                self._end_epoch(epoch)
 
     def _all_exited(self) -> bool:
         """Whether there is nothing left to train."""
@@ -130,7 +141,7 @@ class Trainer:
         return not self.exits.live(self.order)
 
     def _train_epoch(self, epoch: int, advance: Callable[[str], None]) -> None:
-        done = self.step % self.steps_per_epoch
+        done = self.step - epoch * self.steps_per_epoch
         for group in self._groups(epoch, skip=done):
             start = time.perf_counter()
             group = self._withhold(group, epoch, self.step)
@@ -148,9 +159,9 @@ class Trainer:
                     self._clip()
                     self.optimizer.step()
                     self.optimizer.zero_grad(set_to_none=True)
-            seconds = time.perf_counter() - start
+            self.folder.time(step=self.step, seconds=time.perf_counter() - start)
             for name, loss in losses.items():
-                self._log(
+                self.folder.log(
                     kind="step",
                     step=self.step,
                     epoch=epoch,
@@ -158,21 +169,20 @@ class Trainer:
                     loss=loss,
                     lr=rate,
                     gradient=gradients if name == "all" else gradients[name],
-                    seconds=seconds / len(losses),
                 )
             self.step += 1
             mean = sum(losses.values()) / max(len(losses), 1)
             advance(f"loss {mean:.3f}" if losses else "no sense to train")
-            every, inside = self.config.train.checkpoint_every, self.step % self.steps_per_epoch
-            if every and self.step % every == 0 and inside:  # at its end the epoch writes its own
-                self._checkpoint()
+            inside = self.step % self.steps_per_epoch  # at its end the epoch writes its own
+            if self._asked_to_stop() or (inside and self._due(self.step)):
+                self._checkpoint("step", self.step, self.optimizer)
 
     def _finite(self, sub: SubStep) -> float:
         loss = sub.loss.item()
         if not math.isfinite(loss):
             who = sub.sense or "all senses"
             raise CremaError(
-                f"{self.out}: the loss of step {self.step} ({who}) is {loss}: lower "
+                f"{self.folder.out}: the loss of step {self.step} ({who}) is {loss}: lower "
                 "train.lr or set train.clip, and start again with --fresh"
             )
         return loss
@@ -239,6 +249,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip)
 
     def _end_epoch(self, epoch: int) -> None:
+        before = self.exits.state()
         self.exits.end_epoch(epoch)
         line: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "exited": self.exits.exited}
         train = self.config.train
@@ -246,104 +257,117 @@ class Trainer:
         last = epoch + 1 == train.epochs or self._all_exited()
         if self.validate is not None and (due or last):
             self.model.eval()
-            result = dict(self.validate(self.model))
+            try:
+                with termination.at_once():  # it may take long, and nothing is lost by its end
+                    result = dict(self.validate(self.model))
+            except Stopped:
+                self.exits.restore(before)
+                self._asked_to_stop = lambda: True
+                self._checkpoint("step", self.step, self.optimizer)
             line["validation"] = result
             if self.best is None or result["accuracy"] > self.best:
-                self.best = result["accuracy"]
-                save_pretrained(self.model, self.out / "model", run=self.config)
-        self._log(**line)
-        self._checkpoint()
+                self.best, self.best_step = result["accuracy"], self.step
+        self.folder.log(**line)
+        self.epochs = epoch + 1
+        self._checkpoint("step", self.step, self.optimizer)
 
-    def _align(self) -> None:
+    def _align(self, last: Checkpoint | None) -> None:
+        """The alignment stage, from its checkpoint where there is one, up to training's first."""
         stage = self.config.train.alignment
-        if not stage.epochs:
-            return
-        batches = math.ceil(len(self.data) / stage.batch_size)
-        self.model.qformer.requires_grad_(self.config.train.qformer != "frozen")
-        with progress.bar() as bar:
-            task = bar.add_task("aligning", total=stage.epochs * batches, note="")
+        per_epoch = math.ceil(len(self.data) / stage.batch_size)
 
-            def log(epoch: int, step: int, loss: float) -> None:
-                self._log(kind="align", epoch=epoch, step=step, loss=loss)
-                bar.update(task, advance=1, note=f"loss {loss:.3f}")
+        def batches(epoch: int, skip: int) -> Iterator[Batch]:
+            found = self.data.batches(
+                stage.batch_size, training=True, epoch=epoch, seed=self.config.seed, skip=skip
+            )
+            for step, batch in enumerate(found, start=skip):
+                yield from self._withhold([batch.to(self.model.backbone.device)], epoch, step)
 
-            def batches_of(epoch: int) -> Iterator[Batch]:
-                found = self.data.batches(
-                    stage.batch_size, training=True, epoch=epoch, seed=self.config.seed
-                )
-                for step, batch in enumerate(found):
-                    yield from self._withhold([batch.to(self.model.backbone.device)], epoch, step)
-
-            align(
+        if stage.epochs:
+            self.model.qformer.requires_grad_(self.config.train.qformer != "frozen")
+            optimizer = align.build_optimizer(self.model, stage)
+            start = 0 if last is None else last.step
+            if last is not None:
+                checkpoint.restore(last, self.model, optimizer)
+            steps = align.align(
                 self.model,
                 self.data.samples,
-                batches_of,
+                batches,
                 stage,
+                optimizer,
                 seed=self.config.seed * 1_000_003,
-                log=log,
+                steps_per_epoch=per_epoch,
+                start=start,
             )
-        self.model.qformer.requires_grad_(self.config.train.qformer == "always")
+            total = stage.epochs * per_epoch
+            with progress.bar() as bar:
+                task = bar.add_task("aligning", total=total, completed=start, note="")
+                for epoch, step, loss in steps:
+                    self.folder.log(kind="align", epoch=epoch, step=step, loss=loss)
+                    bar.update(task, advance=1, note=f"loss {loss:.3f}")
+                    if self._asked_to_stop() or self._due(step + 1):
+                        self._checkpoint("align", step + 1, optimizer)
+            self.model.qformer.requires_grad_(self.config.train.qformer == "always")
+        self._checkpoint("step", 0, self.optimizer)
 
-    def _checkpoint(self) -> None:
+    def _due(self, step: int) -> bool:
+        every = self.config.train.checkpoint_every
+        return every > 0 and step % every == 0
+
+    def _checkpoint(self, stage: str, step: int, optimizer: Optimizer) -> None:
+        """Saves where the run is; here it ends if it has been asked to."""
         state = {
             "exits": self.exits.state(),
+            "epochs": self.epochs,
             "best": self.best,
             "trained": self.order,
+            "best_step": self.best_step,
             "config": to_dict(self.config),
-            "questions": _digest(self.data),
-            "log_bytes": _size(self.out / "log.jsonl"),
+            "questions": identity.digest(self.data),
+            "log_bytes": self.folder.log_bytes(),
+            "computed_by": identity.computed_by(),
         }
-        checkpoint.save(self.out / "checkpoints", self.step, self.model, self.optimizer, state)
-
-    def _resume(self, place: Path) -> None:
-        state = checkpoint.read_state(place)
-        missing = {
-            "step",
-            "exits",
-            "best",
-            "trained",
-            "config",
-            "questions",
-            "log_bytes",
-        } - state.keys()
-        if missing:
-            raise WeightsError(
-                f"{place / checkpoint.STATE}: has no {', '.join(sorted(missing))}; start again "
-                "with --fresh, or choose another `out`"
+        checkpoint.save(self.folder.checkpoints, stage, step, self.model, optimizer, state)
+        if stage == "step" and step == self.best_step:
+            self._save_model()
+        if self._asked_to_stop():
+            raise Stopped(
+                f"{self.folder.out}: stopped by SIGTERM and saved ({stage} {step}); run the same "
+                "command again to continue"
             )
-        differ = _differences(state["config"], to_dict(self.config))
-        if state["questions"] != _digest(self.data):
+
+    def _save_model(self) -> None:
+        save_pretrained(self.model, self.folder.model, run=self.config)
+
+    def _continue(self, last: Checkpoint) -> None:
+        state = last.state
+        differ = identity.differences(state["config"], to_dict(self.config))
+        if state["questions"] != identity.digest(self.data):
             differ.append("training questions")
         if state["trained"] != self.order:  # the model of train.init has been replaced
             differ.append("senses to train")
         if differ:
             raise ConfigError(
-                f"{self.out}: holds a run whose {', '.join(differ)} differ from this "
+                f"{self.folder.out}: holds a run whose {', '.join(differ)} differ from this "
                 "configuration's; choose another `out` or start again with --fresh"
             )
-        checkpoint.restore(place, self.model, self.optimizer)
-        self.step, self.best = state["step"], state["best"]
+        if state["computed_by"] != identity.computed_by():
+            logger.warning(
+                "%s: was computed by %s, now by %s; it goes on, but not bit for bit as it would "
+                "have",
+                last.place,
+                state["computed_by"],
+                identity.computed_by(),
+            )
+        self.folder.rewind(state["log_bytes"])
+        if last.stage == "align":
+            return
+        checkpoint.restore(last, self.model, self.optimizer)
+        self.step, self.epochs = last.step, state["epochs"]
+        self.best, self.best_step = state["best"], state["best_step"]
         self.exits.restore(state["exits"])
-        log = self.out / "log.jsonl"
-        if _size(log) > state["log_bytes"]:  # lines of steps that are run again
-            with log.open("r+b") as file:
-                file.truncate(state["log_bytes"])
-
-    def _log(self, **line: Any) -> None:
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def check_out(out: str | Path) -> None:
-    """Raises ConfigError where the folder of a run cannot be written, WeightsError where other
-    things than a model are in the place of its model. Writes nothing."""
-    out = Path(out).absolute()
-    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise ConfigError(f"{out}: cannot be written, {there} is no folder; choose another `out`")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{out}: cannot be written, {there} is closed; choose another `out`")
-    check_replaceable(out / "model")
+        if self.best_step == self.step:  # killed before it was saved, perhaps
+            self._save_model()
 
 
 @contextmanager
@@ -356,47 +380,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Keys that decide a run's course and in which two runs differ."""
-    keys = [("seed",), *_DATA, *((part, key) for part in _SECTIONS for key in new[part])]
-
-    def value(data: Any, path: tuple[str, ...]) -> Any:
-        for part in path:
-            data = data.get(part) if isinstance(data, Mapping) else None
-        return data
-
-    return [".".join(k) for k in keys if k not in _FREE and value(old, k) != value(new, k)]
-
-
-def _digest(data: FeatureDataset) -> str:
-    """What the run is trained on, by all but the places of the media files."""
-    digest = hashlib.sha256()
-    for s in data.samples:
-        digest.update(json.dumps([s.id, s.question, s.answers, sorted(s.media)]).encode())
-    for masked in sorted(data.masked):
-        digest.update(json.dumps(masked).encode())
-    return digest.hexdigest()[:16]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Refuses to train into a folder that another process is training into."""
-    check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"{out}: another process is training into it; wait for it or choose another `out`"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

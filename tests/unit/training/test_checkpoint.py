@@ -1,19 +1,21 @@
-"""Checkpoints: whole or not there, exact, and named when they cannot be used."""
+"""Checkpoints: whole or not there, exact, and passed over by name when they are damaged."""
 
 from __future__ import annotations
 
-import copy
+import itertools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
+import faults
 import tiny
 from open_crema.config import TrainConfig
 from open_crema.errors import WeightsError
 from open_crema.model.crema import Crema
-from open_crema.storage import read_tensors
+from open_crema.storage import read_tensors, sweep
 from open_crema.training import checkpoint
 from open_crema.training.optimizer import build_optimizer
 
@@ -37,16 +39,21 @@ def own(model: Crema) -> dict[str, torch.Tensor]:
     return {n: t.clone() for n, t in model.state_dict().items() if not n.startswith("backbone.")}
 
 
+def save(folder: Path, step: int, state: dict[str, object], *what, stage: str = "step") -> Path:
+    checkpoint.save(folder, stage, step, *(what or trained()), state)
+    return folder / f"{stage}-{step:08d}"
+
+
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_what_is_restored_goes_on_exactly(tmp_path, kind):
     model, optimizer = trained(optimizer=kind)
-    checkpoint.save(tmp_path, 1, model, optimizer, {"best": 0.5})
+    save(tmp_path, 1, {"best": 0.1 + 0.2}, model, optimizer)
     other = tiny.crema("video", "audio", seed=9)
     fresh = build_optimizer(other, TrainConfig(lr=0.01, optimizer=kind))
     step(other, fresh)  # what it had learnt is forgotten
-    place = checkpoint.latest(tmp_path)
-    assert checkpoint.read_state(place) == {"step": 1, "best": 0.5}
-    checkpoint.restore(place, other, fresh)
+    found = checkpoint.latest(tmp_path)
+    assert (found.stage, found.step, found.state) == ("step", 1, {"best": 0.1 + 0.2})
+    checkpoint.restore(found, other, fresh)
     for _ in range(2):
         step(model, optimizer)
         step(other, fresh)
@@ -57,24 +64,29 @@ def test_what_is_restored_goes_on_exactly(tmp_path, kind):
 def test_moments_of_what_was_never_trained_stay_absent(tmp_path):
     model = tiny.crema("video", "audio")
     optimizer = build_optimizer(model, TrainConfig())
-    checkpoint.save(tmp_path, 0, model, optimizer, {})
+    save(tmp_path, 0, {}, model, optimizer)
     checkpoint.restore(checkpoint.latest(tmp_path), model, optimizer)
     assert dict(optimizer.state) == {}
 
 
 def test_the_frozen_llm_is_not_in_it(tmp_path):
-    checkpoint.save(tmp_path, 1, *trained(), {})
-    names = read_tensors(checkpoint.latest(tmp_path) / "model.safetensors").keys()
+    names = read_tensors(save(tmp_path, 1, {}) / "model.safetensors").keys()
     assert {n.partition(".")[0] for n in names} == {"adapters", "fusion", "qformer"}
 
 
-def test_only_the_newest_is_kept(tmp_path):
+def test_the_last_two_are_kept_in_the_order_of_a_run(tmp_path):
     model, optimizer = trained()
-    (tmp_path / ".step-00000001.new-123").mkdir()  # of a process that was killed
-    for number in (1, 9, 10, 100_000_000):
-        checkpoint.save(tmp_path, number, model, optimizer, {})
-        assert [p.name for p in tmp_path.iterdir()] == [f"step-{number:08d}"]
-        assert checkpoint.read_state(checkpoint.latest(tmp_path))["step"] == number
+    (tmp_path / ".step-00000001.new-0123456789ab").mkdir()  # of a process that was killed
+    (tmp_path / "step-notes").mkdir()
+    before = "step-notes"
+    for stage, number in (("align", 7), ("align", 11), *(("step", n) for n in (0, 9, 10, 10**8))):
+        now = save(tmp_path, number, {}, model, optimizer, stage=stage).name
+        assert {p.name for p in tmp_path.iterdir()} == {"step-notes", before, now}
+        found = checkpoint.latest(tmp_path)
+        assert (found.stage, found.step) == (stage, number)
+        before = now
+    checkpoint.discard(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-notes"]
 
 
 def test_no_checkpoint(tmp_path):
@@ -82,60 +94,122 @@ def test_no_checkpoint(tmp_path):
     assert checkpoint.latest(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("writer", ["write_tensors", "write_json"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypatch, writer):
+def in_a_fork(folder: Path) -> Callable[[], None]:
+    """Writes the third checkpoint, which replaces another run's third and ends the first."""
     model, optimizer = trained()
-    checkpoint.save(tmp_path, 1, model, optimizer, {})
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    real = getattr(checkpoint, writer)
-
-    def full_disk(path: Path, data: object) -> None:
-        real(path, data)
-        assert checkpoint.latest(tmp_path).name == "step-00000001"
-        if path.name != "model.safetensors":
-            raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint, writer, full_disk)
-    with pytest.raises(WeightsError, match="no space"):
-        checkpoint.save(tmp_path, 2, model, optimizer, {})
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    checkpoint.restore(checkpoint.latest(tmp_path), model, optimizer)
+    return lambda: checkpoint.save(folder, "step", 3, model, optimizer, {"n": 3})
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-@pytest.mark.parametrize("damage", ["empty", "cut", "gone", "foreign", "shape"])
-def test_damage_is_named_and_changes_nothing(tmp_path, name, damage):
-    model, optimizer = trained()
-    checkpoint.save(tmp_path, 1, model, optimizer, {})
-    place = checkpoint.latest(tmp_path)
-    path = place / name
-    tensors = read_tensors(path)
-    if damage in ("empty", "cut"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if damage == "cut" else 0])
-    elif damage == "gone":
-        path.unlink()
-    elif damage == "foreign":
-        save_file({**tensors, "adapters.smell.queries|exp_avg": torch.ones(1)}, path)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("three")
+    for number in (1, 2, 3):
+        save(place, number, {"n": number})
+    return place
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_killed_at_any_point_of_its_writing(tmp_path, three, replaced):
+    for k in itertools.count(1):
+        place = shutil.copytree(three, tmp_path / str(k))
+        if not replaced:
+            shutil.rmtree(place / "step-00000003")
+        before = {p.name for p in place.iterdir()}
+        came_so_far = faults.killed(in_a_fork(place), at=k)
+        sweep(place)
+        names = {p.name for p in place.iterdir()}
+        assert before <= names | {"step-00000001"}
+        assert names <= before | {"step-00000003"}
+        found = checkpoint.latest(place)
+        assert found.state == {"n": found.step}
+        if not came_so_far:
+            break
+    assert found.step == 3
+    assert k > 15
+
+
+def test_a_full_disk_at_any_point_leaves_the_others(tmp_path, three):
+    codes = []
+    for k in itertools.count(1):
+        place = shutil.copytree(three, tmp_path / str(k))
+        shutil.rmtree(place / "step-00000003")
+        codes.append(faults.full_disk(in_a_fork(place), at=k))
+        if codes[-1] == 0:
+            break
+        sweep(place)
+        assert {p.name for p in place.iterdir()} >= {"step-00000002"}
+        assert checkpoint.latest(place).step in (2, 3)
+    assert codes == [2] * (len(codes) - 1) + [0]
+    assert len(codes) > 10
+
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+DAMAGE = {
+    "empty": lambda p: p.write_bytes(b""),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "longer": lambda p: p.write_bytes(p.read_bytes() + b" "),
+    "first bit": lambda p: flipped(p, 0),
+    "some bit": lambda p: flipped(p, p.stat().st_size // 2),
+    "last bit": lambda p: flipped(p, p.stat().st_size - 1),
+    "gone": Path.unlink,
+    "foreign": lambda p: p.write_text('{"step": 1}'),
+    "a list": lambda p: p.write_text("[]"),
+    "a folder": lambda p: (p.unlink(), p.mkdir()),
+}
+
+
+def flipped(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_one_is_passed_over_by_name(tmp_path, three, caplog, name, damage):
+    place = shutil.copytree(three, tmp_path / "c")
+    path = place / "step-00000003" / name
+    DAMAGE[damage](path)
+    found = checkpoint.latest(place)
+    if path == place / "step-00000003" / "state.json" and damage in ("longer", "last bit"):
+        assert found.step in (2, 3)  # white space after the object means nothing
     else:
-        key = next(n for n, t in tensors.items() if t.ndim == 2)
-        save_file({**tensors, key: tensors[key][:1].clone()}, path)
-    step(model, optimizer)
-    weights, moments = own(model), copy.deepcopy(list(optimizer.state.values()))
-    with pytest.raises(WeightsError) as error:
-        checkpoint.restore(place, model, optimizer)
-    assert str(path) in str(error.value)
-    assert "--fresh" in str(error.value)
-    assert all(torch.equal(weights[n], t) for n, t in own(model).items())
-    for before, after in zip(moments, optimizer.state.values(), strict=True):
-        assert all(torch.equal(before[part], after[part]) for part in before)
+        assert found.step == 2
+        assert str(path) in caplog.text
+        assert "going on from step-00000002" in caplog.text
+    assert (place / "step-00000003").exists(), "nothing is removed before its place is taken"
+    DAMAGE["gone"](place / "step-00000002" / name)
+    if found.step == 2:
+        with pytest.raises(WeightsError, match="--fresh") as error:
+            checkpoint.latest(place)
+        assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"step": 1'])
-def test_a_state_that_cannot_be_read(tmp_path, text):
-    checkpoint.save(tmp_path, 1, *trained(), {})
-    path = checkpoint.latest(tmp_path) / "state.json"
-    path.unlink() if text is None else path.write_text(text)
+def test_what_was_passed_over_is_removed_when_the_run_goes_on(tmp_path, three):
+    place = shutil.copytree(three, tmp_path / "c")
+    DAMAGE["some bit"](place / "step-00000003" / "model.safetensors")
+    model, optimizer = trained()
+    checkpoint.restore(checkpoint.latest(place), model, optimizer)
+    assert [p.name for p in place.iterdir()] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("senses", [("video",), ("video", "audio", "flow")])
+def test_another_model_is_refused_and_left_as_it_is(tmp_path, senses):
+    place = save(tmp_path, 1, {})
+    model = tiny.crema(*senses)
+    optimizer = build_optimizer(model, TrainConfig())
+    before = own(model)
     with pytest.raises(WeightsError) as error:
-        checkpoint.read_state(path.parent)
-    assert str(path) in str(error.value)
+        checkpoint.restore(checkpoint.latest(tmp_path), model, optimizer)
+    assert str(place / "model.safetensors") in str(error.value)
     assert "--fresh" in str(error.value)
+    assert all(torch.equal(before[n], t) for n, t in own(model).items())
+
+
+def test_moments_of_another_stage_are_refused(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, 1, {}, model, optimizer)
+    fewer = torch.optim.AdamW(model.fusion.parameters())
+    with pytest.raises(WeightsError, match=r"optimizer.safetensors: .* is not of this model"):
+        checkpoint.restore(checkpoint.latest(tmp_path), model, fewer)
+    assert dict(fewer.state) == {}

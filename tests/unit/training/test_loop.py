@@ -5,10 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +17,9 @@ from open_crema import config as configuration
 from open_crema.config import Config
 from open_crema.data import sampler
 from open_crema.data.sample import Batch
-from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
+from open_crema.errors import ConfigError, CremaError, DataError
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained
-from open_crema.storage import read_tensors
 from open_crema.training import checkpoint
 from open_crema.training.loop import Trainer
 
@@ -95,27 +90,24 @@ def moved(before: dict[str, torch.Tensor], model: Crema) -> set[str]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     lines = (out / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(s).items() if k != "seconds"} for s in lines]
+    return [json.loads(line) for line in lines]
 
 
 def of_kind(out: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in log(out) if line["kind"] == kind]
 
 
+def outcome(out: Path) -> dict[str, bytes]:
+    """All that a run leaves and promises to be the same: log, model, newest checkpoint."""
+    files = [out / "log.jsonl", *(out / "model").rglob("*")]
+    files += checkpoint.latest(out / "checkpoints").place.rglob("*")
+    return {str(p.relative_to(out)): p.read_bytes() for p in files if p.is_file()}
+
+
 def assert_same_run(a: Trainer, b: Trainer) -> None:
     assert (a.step, a.best) == (b.step, b.best)
     assert a.exits.state() == b.exits.state()
-    assert log(a.out) == log(b.out)
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        tensors, others = (
-            read_tensors(checkpoint.latest(t.out / "checkpoints") / name) for t in (a, b)
-        )
-        assert tensors.keys() == others.keys()
-        assert all(torch.equal(tensors[n], others[n]) for n in tensors)
-    saved = [sorted(p for p in (t.out / "model").rglob("*") if p.is_file()) for t in (a, b)]
-    assert len(saved[0]) == len(saved[1]) > 3
-    for one, other in zip(*saved, strict=True):
-        assert one.read_bytes() == other.read_bytes(), one
+    assert outcome(a.folder.out) == outcome(b.folder.out)
 
 
 EXIT = {"enabled": True, "temperature": 0.7}  # so low that senses do exit
@@ -147,38 +139,6 @@ def test_early_exit_takes_part_in_the_runs_above(tmp_path, kind):
     run = trainer(tmp_path, **RUNS[kind])
     run.run()
     assert set(run.exits.exited) == {"audio"}
-
-
-def killed(out: str) -> None:
-    """Trains until the second epoch's checkpoint is half written; runs in a process of its own."""
-    torch.set_num_threads(1)
-    written = checkpoint.write_tensors
-
-    def write(path: Path, tensors: Any) -> None:
-        written(path, tensors)
-        if "step-00000008" in str(path):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint.write_tensors = write
-    trainer(Path(out), exit=EXIT).run()
-
-
-def test_a_process_killed_while_it_writes_a_checkpoint(tmp_path):
-    here = Path(__file__).resolve()
-    code = (
-        f"import sys; sys.path[:0] = [{str(here.parents[2])!r}, {str(here.parent)!r}]; "
-        f"import {here.stem}; {here.stem}.killed({str(tmp_path / 'killed')!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    folder = tmp_path / "killed" / "checkpoints"
-    assert checkpoint.latest(folder).name == "step-00000004"
-    assert len(of_kind(tmp_path / "killed", "epoch")) == 2  # one more than the checkpoint knows
-    resumed, whole = trainer(tmp_path / "killed", exit=EXIT), trainer(tmp_path / "whole", exit=EXIT)
-    resumed.run()
-    whole.run()
-    assert_same_run(resumed, whole)
-    assert [p.name for p in folder.iterdir()] == ["step-00000012"]  # nothing half written is left
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -248,23 +208,6 @@ def test_what_fresh_discarded_stays_discarded_when_it_is_cut_off(tmp_path):
     resumed.run()
     alone.run()
     assert_same_run(resumed, alone)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "other"])
-def test_a_damaged_checkpoint_is_named(tmp_path, name, damage):
-    trainer(tmp_path, epochs=1).run()
-    path = checkpoint.latest(tmp_path / "checkpoints") / name
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage == "gone":
-        path.unlink()
-    else:
-        path.write_text("{}")
-    with pytest.raises(WeightsError) as error:
-        trainer(tmp_path, epochs=2).run()
-    assert str(path) in str(error.value)
-    assert "--fresh" in str(error.value)
 
 
 def test_a_log_that_was_deleted_is_begun_anew(tmp_path):

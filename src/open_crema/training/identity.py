@@ -1,0 +1,46 @@
+"""What makes a run the same run: its configuration, its questions, and what computes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from open_crema import __version__
+from open_crema.data.dataset import FeatureDataset
+
+# The sections that a run and its resumption share, and the keys of them that may differ.
+_SECTIONS = ("model", "train")
+_FREE = tuple(("train", key) for key in ("epochs", "validate_every", "checkpoint_every", "threads"))
+_DATA = (("data", "frames"), ("data", "store_frames"))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Keys that decide a run's course and in which two configurations differ."""
+    keys = [("seed",), *_DATA, *((part, key) for part in _SECTIONS for key in new[part])]
+
+    def value(data: Any, path: tuple[str, ...]) -> Any:
+        for part in path:
+            data = data.get(part) if isinstance(data, Mapping) else None
+        return data
+
+    return [".".join(k) for k in keys if k not in _FREE and value(old, k) != value(new, k)]
+
+
+def digest(data: FeatureDataset) -> str:
+    """What the run is trained on, by all but the places of the media files."""
+    found = hashlib.sha256()
+    for s in data.samples:
+        found.update(json.dumps([s.id, s.question, s.answers, sorted(s.media)]).encode())
+    for masked in sorted(data.masked):
+        found.update(json.dumps(masked).encode())
+    return found.hexdigest()[:16]
+
+
+def computed_by() -> dict[str, Any]:
+    """What two runs must share to be the same bit for bit, beside the machine."""
+    threads = torch.get_num_threads()
+    return {"open_crema": __version__, "torch": torch.__version__, "threads": threads}
