@@ -19,14 +19,14 @@ from media_factory import (
 from open_crema import modality
 from open_crema.errors import MediaError, SenseAbsent
 from open_crema.experts import senses
-from open_crema.experts.colour import depth_to_rgb
+from open_crema.experts.colour import depth_to_rgb, flow_to_rgb, normal_to_rgb, thermal_to_rgb
 from open_crema.media import Clip, Limits
 
 LIMITS = Limits()
 
 
-def read(function, path, frames=4, limits=LIMITS):
-    return function(path, Clip(frames, limits))
+def read(function, path, frames=4, limits=LIMITS, **stated):
+    return function(path, Clip(frames, limits, **stated))
 
 
 @pytest.mark.parametrize("kind", modality.BUILT_INS, ids=lambda kind: kind.name)
@@ -285,3 +285,66 @@ def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path):
         archive.writestr("features.npy", bytes(10_000_000))
     with pytest.raises(MediaError, match="limit is 1000000 bytes"):
         read(senses.read_points, path, limits=Limits(max_bytes=1_000_000))
+
+
+# Arrays and pictures of the other senses
+
+
+def save(path, array):
+    np.save(path, array)
+    return path
+
+
+def test_flow_vectors_are_coloured_by_speed(tmp_path):
+    flow = np.random.default_rng(0).normal(size=(3, 6, 8, 2)).astype(np.float32)
+    found = read(senses.read_flow_pictures, save(tmp_path / "a.npy", flow), rate=4.0)
+    assert np.array_equal(found.images, flow_to_rgb(flow / 8 * 4))
+    folder = write_frames_folder(tmp_path / "f", frames=3)
+    assert np.array_equal(
+        read(senses.read_flow_pictures, folder).images, read(senses.read_pictures, folder).images
+    )
+
+
+def test_flow_read_from_a_file_is_coloured_as_flow_of_the_video(tmp_path):
+    """The same motion, 3 pixels a frame to the right at 10 frames a second."""
+    path = write_video(tmp_path / "a.mkv", frames=10, fps=10, picture=sliding(3))
+    made = read(senses.flow_of_video, path).images.reshape(-1, 3).mean(axis=0)
+    flow = np.zeros((9, 48, 64, 2), np.float32)
+    flow[..., 0] = 3
+    given = read(senses.read_flow_pictures, save(tmp_path / "a.npy", flow), rate=10.0).images
+    assert np.abs(made - given.reshape(-1, 3).mean(axis=0)).max() < 25
+
+
+def test_normals_and_temperatures_are_coloured_by_fixed_scales(tmp_path):
+    normals = np.random.default_rng(0).normal(size=(3, 6, 8, 3)).astype(np.float32)
+    normals[..., 2] = -np.abs(normals[..., 2])
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals[0, 0, 0] = np.nan
+    found = read(senses.read_normal_pictures, save(tmp_path / "a.npy", normals))
+    assert np.array_equal(found.images, normal_to_rgb(normals))
+    celsius = np.linspace(-30, 130, 48).reshape(6, 8)
+    found = read(senses.read_thermal_pictures, save(tmp_path / "a.npy", celsius))
+    assert np.array_equal(found.images[0], thermal_to_rgb(celsius))
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [senses.read_touch_pictures, senses.read_thermal_pictures, senses.read_normal_pictures],
+)
+def test_pictures_as_arrays_are_taken_as_they_are(tmp_path, reader):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 6, 8, 3), np.uint8)
+    found = read(reader, save(tmp_path / "a.npy", pictures))
+    assert np.array_equal(found.images, pictures)
+    assert np.array_equal(read(reader, save(tmp_path / "a.npy", pictures[0])).images, pictures[:1])
+
+
+def test_a_stated_start_moves_the_sound(tmp_path):
+    path = write_audio(tmp_path / "a.wav")
+    assert read(senses.read_sound, path).start == 0
+    assert read(senses.read_sound, path, start=0.4).start == 0.4
+
+
+def test_a_cloud_is_read_as_it_is(tmp_path):
+    (tmp_path / "a.xyz").write_text("1 2 3 255 0 0\n")
+    cloud = read(senses.read_points, tmp_path / "a.xyz")
+    assert (cloud.xyz.tolist(), cloud.rgb.tolist()) == ([[1, 2, 3]], [[255, 0, 0]])
