@@ -95,7 +95,10 @@ def find_layout(path: PathLike, limits: Limits = DEFAULT_LIMITS) -> Layout | Non
     Raises MediaError when the folder cannot be listed, or holds too many files.
     """
     folder = Path(path)
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return None
+    except OSError:  # whoever opens it says why it cannot be opened
         return None
     entries = listed(folder, limits)
     found: dict[str, list[Path]] = {role: [] for role in _FOLDERS}

@@ -297,6 +297,7 @@ def test_other_folders_are_none(tmp_path):
     path = small(tmp_path)
     assert not is_rgbd(path / "intrinsics.txt")
     assert not is_rgbd(tmp_path / "nowhere")
+    assert not is_rgbd(tmp_path / ("long" * 100))
     for file in path.glob("*.depth.png"):
         file.unlink()
     assert not is_rgbd(path)
