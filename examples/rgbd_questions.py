@@ -1,6 +1,7 @@
 """Questions made by rule about one posed RGB-D sequence, split by time with a gap.
 
-    python examples/rgbd_questions.py SEQUENCE OUT [--rate 30]
+    python examples/rgbd_questions.py write SEQUENCE OUT [--rate 30]
+    python examples/rgbd_questions.py probe configs/embedded/rgbd.yaml [KEY=VALUE ...]
 
 SEQUENCE is an RGB-D folder with poses (7-Scenes, tsdf-fusion or ScanNet layout). OUT gets
 ``clips/`` (RGB-D folders of a few frames each), ``train.jsonl`` and ``test.jsonl``. Three types,
@@ -12,16 +13,24 @@ the answers of each equally frequent:
 
 Clips in which the answer is a close call are not asked about. Neighbouring clips overlap, so a
 split holds fewer independent ones than questions; the script says how many fit side by side.
+
+``probe`` is what one would do without an LLM: logistic regression, one a type, on the same frozen
+features (the means of the left and right halves of each frame's patches; of a point cloud, the mean
+of all).
 """
 
 import argparse
 import json
 import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from open_crema import config, experiment
+from open_crema.evaluation.metrics import wilson
 from open_crema.media import Clip, Limits
 from open_crema.media.rgbd import find_layout, read_rgbd
 
@@ -34,8 +43,8 @@ TURNED, STILL = 4.0, 2.0  # degrees over a clip; between them it is a close call
 APART = 0.05  # relative difference of two distances; less is a close call
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def write(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="rgbd_questions.py write")
     parser.add_argument("sequence", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second")
@@ -43,7 +52,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=2, help="frames between clips")
     parser.add_argument("--train", type=float, default=0.6, help="share of the time to train on")
     parser.add_argument("--gap", type=float, default=2.0, help="seconds between the splits")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     everything = Clip(10**9, Limits(), options.rate)
     rgbd = read_rgbd(options.sequence, everything, posed=True)
     count = len(rgbd.metres)
@@ -116,5 +125,56 @@ def write_clip(options: argparse.Namespace, start: int, poses: np.ndarray, folde
     (folder / "timestamps.txt").write_text("".join(times))
 
 
+def probe(arguments: list[str]) -> None:
+    run = config.load(arguments[0], arguments[1:])
+    (x, asked, right), (x_test, asked_test, right_test) = (
+        pooled(run, split) for split in ("train", "test")
+    )
+    mean, spread = x.mean(dim=0), x.std(dim=0) + 1e-3
+    x, x_test = (x - mean) / spread, (x_test - mean) / spread
+    for kind in QUESTIONS:
+        rows = [i for i, k in enumerate(asked) if k == kind]
+        test = [i for i, k in enumerate(asked_test) if k == kind]
+        names = sorted({right[i] for i in rows})
+        target = torch.tensor([names.index(right[i]) for i in rows])
+        torch.manual_seed(run.seed)
+        layer = torch.nn.Linear(x.shape[1], len(names))
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=1.0)
+        for _ in range(300):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(x[rows]), target).backward()
+            optimizer.step()
+        said = [names[i] for i in layer(x_test[test]).argmax(dim=1).tolist()]
+        correct = sum(a == right_test[i] for a, i in zip(said, test, strict=True))
+        low, high = wilson(correct, len(test))
+        print(
+            f"{kind}: {correct} of {len(test)}, {correct / len(test):.2f} ({low:.2f} - {high:.2f})"
+        )
+
+
+def pooled(run: config.Config, split: str) -> tuple[torch.Tensor, list[str], list[str]]:
+    """Features [N, F] of a split's clips, and the type and answer of each question."""
+    data = experiment.read_data(run, experiment.read_samples(run, split))
+    rows = []
+    for batch in data.batches(1):
+        parts = []
+        for sense, x in batch.senses.items():
+            tokens = x.tokens[0].float()  # [S, K, W]
+            if sense == "point":
+                parts.append(tokens.mean(dim=(0, 1)))
+                continue
+            patches = tokens[:, 1:]  # without the class token
+            side = round(patches.shape[1] ** 0.5)
+            grid = patches.unflatten(1, (side, side))
+            halves = grid[:, :, : side // 2].mean(dim=(1, 2)), grid[:, :, side // 2 :].mean((1, 2))
+            parts += [half.flatten() for half in halves]
+        rows.append(torch.cat(parts))
+    samples = data.samples
+    return torch.stack(rows), [s.type for s in samples], [s.answers[0] for s in samples]
+
+
 if __name__ == "__main__":
-    main()
+    actions = {"write": write, "probe": probe}
+    if len(sys.argv) < 3 or sys.argv[1] not in actions:
+        raise SystemExit(__doc__)
+    actions[sys.argv[1]](sys.argv[2:])
