@@ -132,9 +132,13 @@ def test_every_subset_of_senses_is_scored_on_the_same_questions(grown, senses, t
     assert all(line["senses"] == senses for line in lines)
 
 
+def ask(grown, *more):
+    model = grown / "grown" / "model"
+    crema("ask", grown / "clips" / "test0", QUESTIONS["turn"], "--model", model, "--json", *more)
+
+
 def test_a_question_about_a_folder_and_a_sound(grown, capsys):
-    crema("ask", grown / "clips" / "test0", QUESTIONS["turn"], "--model", grown / "grown" / "model",
-          "--sense", f"audio={grown / 'test0.wav'}", "--options", "left", "right", "--json")  # fmt: skip
+    ask(grown, "--sense", f"audio={grown / 'test0.wav'}", "--options", "left", "right")
     answer = json.loads(capsys.readouterr().out)
     assert answer["answer"] in ("left", "right")
     assert set(answer["senses"]) == {"video", *ADDED}
@@ -142,8 +146,7 @@ def test_a_question_about_a_folder_and_a_sound(grown, capsys):
 
 
 def test_an_rgbd_folder_alone_is_video_and_depth_without_sound(grown, capsys):
-    crema("ask", grown / "clips" / "test0", QUESTIONS["turn"], "--model", grown / "grown" / "model",
-          "--json")  # fmt: skip
+    ask(grown)
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["senses"]) == {"video", "depth"}
     assert "no sound" in answer["absent"]["audio"]
