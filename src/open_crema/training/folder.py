@@ -51,6 +51,8 @@ class RunFolder:
                 f"{self.out}: another process is training into it; wait for it or choose another "
                 "`out`"
             ) from None
+        except OSError as error:
+            raise unwritable(self.out, error) from None
         try:
             sweep(self.out)
             sweep(self.checkpoints)
@@ -80,8 +82,11 @@ class RunFolder:
         """The size of the log, all of which is on the disk by then."""
         if not self.log_file.exists():
             return 0
-        flush(self.log_file)
-        flush(self.out)
+        try:
+            flush(self.log_file)
+            flush(self.out)
+        except OSError as error:
+            raise unwritable(self.log_file, error) from None
         return self.log_file.stat().st_size
 
     def rewind(self, size: int) -> None:
