@@ -72,19 +72,20 @@ class Maps:
 def holds_maps(path: PathLike, limits: Limits) -> bool:
     """Whether `read_maps` is to read it: an .npy or .npz file, or a folder of .npy files.
 
-    Raises MediaError when it cannot be opened, and for a folder of both arrays and images: it is
-    not said which are meant.
+    A single .npy beside images (poses, intrinsics) is passed over. Raises MediaError when it cannot
+    be opened, and for a folder of images and several arrays: it is not said which are meant.
     """
     path, kind = locate(path, limits)
     if kind != "folder":
         return kind == "array"
-    found = {file.suffix.lower() for file in listed(path, limits)}
-    if ".npy" in found and found & IMAGE_SUFFIXES:
+    found = [file.suffix.lower() for file in listed(path, limits)]
+    arrays, images = found.count(".npy"), not IMAGE_SUFFIXES.isdisjoint(found)
+    if images and arrays > 1:
         raise MediaError(
             f"{path}: the folder mixes images and .npy files: keep each sequence in a folder of "
             f"its own"
         )
-    return ".npy" in found
+    return arrays > 0 and not images
 
 
 def read_maps(

@@ -80,3 +80,15 @@ def test_features_of_another_encoder_or_width(encoders, media, make):
     np.savez(media / "f.npz", features=np.ones((4, 2, 3), np.float32), encoder="eva-vit-g")
     with pytest.raises(MediaError, match="of encoder 'eva-vit-g', this sense has 'averages'"):
         extractor.features(ask(media, depth="f.npz"), "depth")
+
+
+def test_time_stamps_that_are_written_later_are_seen(encoders, media, make):
+    folder = write_frames_folder(media / "maps", frames=20, picture=grey_level)
+    extractor = make("thermal")
+    sample = ask(media, video="v.mkv", thermal="maps")
+    assert level(extractor.features(sample, "thermal")) == [2, 7, 12, 17]
+    stamps = "\n".join(str(i / 20) for i in range(20))
+    (folder / "timestamps.txt").write_text(stamps)
+    encoders.clear()
+    found = make("thermal").features(sample, "thermal")
+    assert level(found) == [5, 15, 19, 19]  # midpoints 0.25 0.75 1.25 1.75

@@ -277,6 +277,10 @@ def test_images_and_arrays_in_one_folder(tmp_path, sense):
     folder = array_folder(tmp_path / "f", sense)
     Image.new("RGB", (64, 48)).save(folder / "0.png")
     refused(sense, folder, "mixes images and .npy files: keep each sequence in a folder")
+    pictures = write_frames_folder(tmp_path / "g", frames=6)
+    before = read(sense, pictures).images
+    np.save(pictures / "poses.npy", np.eye(4))  # beside images, one is about them
+    assert np.array_equal(read(sense, pictures).images, before)
 
 
 @EVERY_MAP

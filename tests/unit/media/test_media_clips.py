@@ -58,10 +58,13 @@ def test_sounds():
 
 
 def test_depth_and_colour():
-    depth = media.read_depth(CLIPS / "rgbd_7scenes_tsdf", 8, folder_fps=30)
+    depth = media.read_depth(CLIPS / "rgbd_7scenes_tsdf", media.Clip(8, rate=30))
     assert depth.metres.shape == (8, 120, 160)
     assert 0.3 < np.nanmin(depth.metres) < np.nanmax(depth.metres) < 15
     assert np.isnan(depth.metres).any()
     colour = media.read_frames(CLIPS / "rgbd_7scenes_tsdf" / "frame-000000.color.jpg", 1)
     assert colour.images.shape == (1, 120, 160, 3)
-    assert media.read_depth(CLIPS / "languagebind" / "depth" / "0.png", 1).metres.shape[0] == 1
+    assert (
+        media.read_depth(CLIPS / "languagebind" / "depth" / "0.png", media.Clip(1)).metres.shape[0]
+        == 1
+    )
