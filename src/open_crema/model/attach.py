@@ -65,8 +65,6 @@ class Attached(Crema):
         if config.llm_dropout:
             raise ConfigError("model.llm_dropout must be 0: a VLM stays in evaluation mode")
         super().__init__(config, backbone, encoder_widths)
-        for module in (self.qformer, self.adapters, self.fusion):
-            module.to(backbone.device)
 
     @property
     def vlm(self) -> Vlm:
@@ -211,7 +209,7 @@ def attach(
         saved = files.from_pretrained(
             from_pretrained, senses=senses, backbone=backbone, kind=Attached
         )
-        return cast(Attached, saved)
+        return _placed(cast(Attached, saved))
     if senses is None and config is None:
         raise ConfigError('name the senses: attach(vlm, processor, ["thermal", "audio"])')
     config = config or ModelConfig()
@@ -225,7 +223,15 @@ def attach(
     model = Attached(config, backbone, encoder_widths)
     if qformer is not None:
         files.load_qformer(model, qformer)
-    return model.eval()
+    return _placed(model)
+
+
+def _placed(model: Attached) -> Attached:
+    """In evaluation mode, on the device where the VLM embeds its prompt; the VLM is not moved."""
+    for module in (model.qformer, model.adapters, model.fusion):
+        module.to(model.vlm.device)
+    model.eval()
+    return model
 
 
 def _check(conversations: Sequence[Conversation]) -> None:
