@@ -74,7 +74,7 @@ def media(tmp_path_factory):
         "silent": media_factory.write_video(folder / "silent.mp4", picture=level),
         "mute": media_factory.write_video(folder / "mute.mp4", sound="mute", picture=level),
         "sound": media_factory.write_audio(folder / "sound.wav"),
-        "thermal": media_factory.write_frames_folder(folder / "thermal", frames=3),
+        "thermal": media_factory.write_frames_folder(folder / "thermal", frames=20),
         "text": media_factory.write_text(folder / "text.mp4"),
     }
 
