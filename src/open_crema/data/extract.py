@@ -14,14 +14,14 @@ from open_crema.data.entry import About
 from open_crema.data.sample import UNTIMED, Sample, Timing
 from open_crema.data.store import FeatureStore, as_stored, feature_key
 from open_crema.encoders.registry import Encoder, encoder_for
-from open_crema.errors import MediaError, SenseAbsent
+from open_crema.errors import CremaError, MediaError, SenseAbsent
 from open_crema.features import Features
 from open_crema.media import Clip, Frames, Limits, Precomputed, TimeLine, read_time_line
-from open_crema.modality import Target, canonical, get, resolve
+from open_crema.modality import BUILT_INS, Modality, Target, canonical, get, resolve
 
 # Part of every key. Raise it when a built-in reader, expert or encoder gives something else than
 # before for reasons that no fingerprint tells.
-RECIPE = 4
+RECIPE = 5
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Extractor:
             clip = Clip(self.frames, self.limits, source.timing.rate, source.timing.start)
             if source.video is not None:
                 clip = replace(clip, video=self._time_line(source.video, source.video_timing))
-            made = self._encode(_read(source, clip), source, sense, clip)
+            made = self._encode(self._read(source, sense, clip), source, sense, clip)
         except SenseAbsent as absent:
             # Results belong to content, and counts to reasons: neither to one file's path.
             return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
@@ -171,7 +171,37 @@ class Extractor:
             return media.of(encoder.name, encoder.fingerprint, encoder.width)
         if isinstance(media, Frames) and self.modalities[sense].registered:
             clip.check_view(source.path, *media.images.shape[2:0:-1])
-        return encoder(media)
+        try:
+            return encoder(media)
+        except MediaError as error:  # encoders do not know of which file it was
+            if source.path in str(error):
+                raise
+            raise MediaError(f"{source.path}: {error}") from error
+        except (CremaError, SenseAbsent, MemoryError):
+            raise
+        except Exception as error:
+            if not _is_of_a_package(self.modalities[sense]):
+                raise
+            raise MediaError(
+                f"{source.path}: the encoder of {sense!r} fails on it ({type(error).__name__}: "
+                f"{error}); repair or replace it, or have that sense's package check its files"
+            ) from error
+
+    def _read(self, source: Source, sense: str, clip: Clip) -> Any:
+        """What the reader or expert gives. Their own errors about a file are those of a broken
+        one; of a reader that is not ours, all errors are."""
+        theirs = _is_of_a_package(self.modalities[sense])
+        faults = (Exception,) if theirs else (OSError, EOFError, ValueError)
+        try:
+            return resolve(source.maker)(source.path, clip)
+        except (CremaError, SenseAbsent, MemoryError):
+            raise
+        except faults as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            kind = type(error).__name__
+            raise MediaError(
+                f"{source.path}: cannot be read ({kind}: {reason}); repair or replace it"
+            ) from error
 
     def _time_line(self, video: str, timing: Timing) -> TimeLine | None:
         """The video's; None where the file holds no moving pictures."""
@@ -218,16 +248,9 @@ class _Shared:
             return features
 
 
-def _read(source: Source, clip: Clip) -> Any:
-    """What the reader or expert gives. Their own errors about a file are those of a broken one."""
-    try:
-        return resolve(source.maker)(source.path, clip)
-    except (OSError, EOFError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        kind = type(error).__name__
-        raise MediaError(
-            f"{source.path}: cannot be read ({kind}: {reason}); repair or replace it"
-        ) from error
+def _is_of_a_package(modality: Modality) -> bool:
+    """Whether the sense is somebody else's: what fails there must not end the work on the rest."""
+    return modality not in BUILT_INS
 
 
 def _name(maker: Target) -> str:

@@ -16,7 +16,8 @@ from open_crema.errors import MediaError
 
 Check = Callable[[Path, int], None]
 
-# A file changed again within its clock tick keeps its time; one this young is not trusted yet.
+# A file changed again within its clock tick keeps its time: the record of one this young only says
+# that it is there, not what is in it.
 _SETTLED_NS = 2_000_000_000
 
 
@@ -26,14 +27,15 @@ def source_digest(records: Path, path: str | Path, check: Check | None) -> str:
     record_path = records / f"{hashlib.sha256(os.fsencode(source)).hexdigest()}.json"
     stamp = _stamp(source)
     record = _read_record(record_path)
-    if record is not None and record["stamp"] == stamp:
+    if record is not None and record["stamp"] == stamp and record.get("settled", True):
         return str(record["sha256"])
     digest = content_digest(source, check)
     if _stamp(source) != stamp:
         raise MediaError(f"{path}: changed while it was read; wait until it is written")
-    if time.time_ns() - max(entry[2] for entry in stamp) > _SETTLED_NS:
-        record = {"path": str(source), "stamp": stamp, "sha256": digest}
-        write_whole(record_path, [json.dumps(record).encode()])
+    settled = time.time_ns() - max(entry[2] for entry in stamp) > _SETTLED_NS
+    found = {"path": str(source), "stamp": stamp, "sha256": digest, "settled": settled}
+    if found != record:
+        write_whole(record_path, [json.dumps(found).encode()])
     return digest
 
 
@@ -60,10 +62,12 @@ def _files(source: Path) -> list[Path]:
                 inside += [path for path in folder.iterdir() if path.name[0] != "."]
             return sorted(path for path in inside if path.is_file())
     except FileNotFoundError:
-        raise MediaError(f"{source}: no such file or folder") from None
+        raise MediaError(f"{source}: no such file or folder: check the path") from None
     except (OSError, ValueError) as error:
-        raise MediaError(f"{source}: cannot be read ({error})") from None
-    raise MediaError(f"{source}: neither a file nor a folder")
+        raise MediaError(
+            f"{source}: cannot be read ({error}); check the path and its permissions"
+        ) from None
+    raise MediaError(f"{source}: neither a file nor a folder: give one")
 
 
 def _stamp(source: Path) -> list[list[Any]]:
@@ -76,7 +80,7 @@ def _stamp(source: Path) -> list[list[Any]]:
             raise MediaError(f"{file}: cannot be read ({error})") from None
         stamp.append([_name(file, source), about.st_size, about.st_mtime_ns])
     if not stamp:
-        raise MediaError(f"{source}: an empty folder")
+        raise MediaError(f"{source}: an empty folder: fill it, or leave it out")
     return stamp
 
 

@@ -80,7 +80,10 @@ class ScenePoints:
         positions = back_project(depths, media.intrinsics, (width, height), media.poses)
         known = np.isfinite(depths)
         if not known.any():
-            raise MediaError("no part of the pictures has enough valid depth to make points of")
+            raise MediaError(
+                "no part of it has enough valid depth to make points of: give a denser cloud, or "
+                "depth with fewer holes"
+            )
         tokens = self.vision(Frames(media.colour, media.times)).tokens[:, -depths[0].size :]
         features = tokens.reshape(*depths.shape, self.width).numpy()
         means, voxels = voxel_means(features[known], positions[known], self.voxel)

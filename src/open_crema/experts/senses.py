@@ -135,7 +135,10 @@ def _check_normals(path: Path, normals: npt.NDArray[np.floating]) -> None:
     length = np.linalg.norm(normals, axis=-1)
     known = np.isfinite(length) & (length > 0)
     if not known.any():
-        raise MediaError(f"{path}: none of its normals is known: all are zero or NaN")
+        raise MediaError(
+            f"{path}: none of its normals is known: all are zero or NaN: export "
+            f"it again, or leave the sense out"
+        )
     middle = float(np.median(length[known]))
     if abs(middle - 1) > _UNIT:
         raise MediaError(

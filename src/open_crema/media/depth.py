@@ -15,6 +15,7 @@ from open_crema.media.sequence import list_files
 from open_crema.media.source import Limits, PathLike, listed, locate
 
 INVALID = (0, 65535)  # what sensors write where they measured nothing
+_FARTHEST = 200.0  # metres; the colours end at 10
 _METRES = MapKind(
     "floating",
     None,
@@ -55,13 +56,15 @@ def read_depth(path: PathLike, clip: Clip, *, scale: float = 0.001) -> DepthMaps
             everything that is not finite and above 0.
 
     Raises MediaError: unusable, over a limit, 8-bit (a picture of depth, read by `read_pictures`),
-    not fitting the clip's video, or without one valid depth in the maps taken.
+    not fitting the clip's video, in arrays most of it beyond 200 m (another unit), or without one
+    valid depth in the maps taken.
     """
     path, kind = locate(path, clip.limits)
     if holds_maps(path, clip.limits):
         maps = read_maps(path, clip, "depth", (_METRES,))
         metres = np.where(maps.values > 0, maps.values, np.nan)
         times = maps.times
+        _check_unit(path, metres)
     elif kind in ("image", "folder"):
         files = list_files(path, clip.limits, [".png"])
         line = timeline.place(path, len(files.paths), clip, stamps=files.stamps)
@@ -79,6 +82,15 @@ def read_depth(path: PathLike, clip: Clip, *, scale: float = 0.001) -> DepthMaps
             f"measured, 0 or below): check the sensor, or leave the sense out"
         )
     return DepthMaps(metres, times)
+
+
+def _check_unit(path: Path, metres: npt.NDArray[np.float32]) -> None:
+    known = metres[np.isfinite(metres)]
+    if len(known) and (middle := float(np.median(known))) > _FARTHEST:
+        raise MediaError(
+            f"{path}: half of its depths are {middle:g} m or more, which looks like another unit: "
+            f"{_METRES.remedy}"
+        )
 
 
 def _read_file(file: Path, limits: Limits) -> npt.NDArray[np.uint16]:

@@ -26,9 +26,9 @@ def read_picture(path: Path, limits: Limits) -> npt.NDArray[np.uint8]:
         if image.mode in _DEEP_MODES:
             raise MediaError(
                 f"{path}: a greyscale image of more than 8 bits looks like a depth map, not a "
-                f"picture: give it as the depth sense (read_depth); raw counts of another sensor "
-                f"have no unit: save its values as floats in .npy or .npz (thermal: degrees "
-                f"Celsius)"
+                f"picture: give it as the depth sense, as 16-bit PNG in millimetres; raw counts of "
+                f"another sensor have no unit: save its values as floats in .npy or .npz (thermal: "
+                f"degrees Celsius)"
             )
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 

@@ -249,11 +249,15 @@ def _check_counts(layout: Layout) -> None:
         said = ", ".join(f"{len(files)} {name}" for name, files in counts.items())
         raise MediaError(f"{layout.folder}: holds {said}: every frame needs one of each")
     frames = [_frames(files) for files in counts.values()]
-    if all(frames):
+    if not all(frames):
+        frames = [[file.stem for file in files] for files in counts.values()]
+    # Where names are free (TUM's are moments) hardly any is that of another part's file.
+    if len(set.intersection(*map(set, frames))) * 2 >= len(frames[0]):
         for row in zip(*frames, strict=True):
             if len(set(row)) > 1:
                 raise MediaError(
-                    f"{layout.folder}: its frames do not pair up by name: {' beside '.join(row)}"
+                    f"{layout.folder}: its frames do not pair up by name: {' beside '.join(row)}; "
+                    f"remove what has no counterpart"
                 )
 
 
@@ -272,7 +276,8 @@ def _read_poses(layout: Layout, limits: Limits) -> Floats | None:
         if stacked.shape != (count, 4, 4) or not np.issubdtype(stacked.dtype, np.floating):
             raise MediaError(
                 f"{layout.stacked_poses}: expected floats [{count}, 4, 4], a pose for each colour "
-                f"picture, found {stacked.dtype} {list(stacked.shape)}"
+                f"picture, found {stacked.dtype} {list(stacked.shape)}: keep those of these "
+                f"pictures"
             )
         return np.asarray(stacked, dtype=np.float64)
     if not layout.poses:
@@ -338,7 +343,8 @@ def _matrix(file: Path, limits: Limits) -> Floats:
     values = _numbers(file, limits)
     if values.size not in (9, 16) or not np.isfinite(values).all():
         raise MediaError(
-            f"{file}: expected a 3 x 3 or 4 x 4 matrix of finite numbers, found {values.size}"
+            f"{file}: expected a 3 x 3 or 4 x 4 matrix of finite numbers, found {values.size} "
+            f"numbers, {int(np.isfinite(values).sum())} of them finite"
         )
     side = 3 if values.size == 9 else 4
     return values.reshape(side, side)[:3, :3].copy()

@@ -103,7 +103,7 @@ def check_file(
             return path
         size = path.stat().st_size
         if not path.is_file():
-            raise MediaError(f"{path}: not a regular file")
+            raise MediaError(f"{path}: not a regular file: give a file or a folder")
         if not known(path):
             raise MediaError(
                 f"{path}: unsupported extension {path.suffix!r}: give a video, sound, image or "
@@ -115,10 +115,12 @@ def check_file(
         with path.open("rb"):
             return path
     except FileNotFoundError:
-        raise MediaError(f"{path}: no such file or folder") from None
+        raise MediaError(f"{path}: no such file or folder: check the path") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"{path}: cannot be opened: {reason}") from None
+        raise MediaError(
+            f"{path}: cannot be opened: {reason}; check the path and its permissions"
+        ) from None
 
 
 def list_images(
@@ -148,7 +150,9 @@ def listed(folder: Path, limits: Limits) -> list[Path]:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
-        raise MediaError(f"{folder}: the folder cannot be listed: {error.strerror}") from None
+        raise MediaError(
+            f"{folder}: the folder cannot be listed: {error.strerror}; check its permissions"
+        ) from None
     limits.check_files(folder, len(entries))
     return sorted(entries, key=lambda entry: natural(entry.name))
 

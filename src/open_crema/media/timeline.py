@@ -30,6 +30,7 @@ Rule = Literal["timestamps", "rate", "pictures", "whole", "second"]
 # Seconds. A frame that starts right at a midpoint is on the screen there, and the earlier of two
 # equally near frames is the nearest, whichever way floating point rounds.
 _ROUNDING = 1e-6
+_COVERED = 0.8  # of the video's time; a sense that covers less is worth a warning
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def place(
         starts, end = regular(count, rate)
         line = Line(starts + clip.start, end + clip.start, "rate")
     elif video is not None and count == len(video.starts):
-        line = Line(video.starts, video.end, "pictures")
+        line = Line(video.starts + clip.start, video.end + clip.start, "pictures")
     elif video is not None and between and count == len(video.starts) - 1:
-        line = Line(video.starts[:-1], float(video.starts[-1]), "pictures")
+        starts, end = video.starts + clip.start, float(video.starts[-1]) + clip.start
+        line = Line(starts[:-1], end, "pictures")
     elif count == 1:
         line = Line(np.zeros(1), 1.0 if video is None else video.end, "whole")
     elif video is None:
@@ -118,7 +120,8 @@ def choose(path: PathLike, line: Line, clip: Clip) -> tuple[Indices, Floats]:
 
 
 def say(path: PathLike, line: Line, clip: Clip) -> None:
-    """Logs, for a sense that is aligned to a video, what said when its maps appear."""
+    """Logs, for a sense that is aligned to a video, what said when its maps appear; and warns where
+    that leaves much of the video without maps, as a wrong rate does."""
     if clip.video is not None:
         how = {
             "timestamps": "its own time stamps",
@@ -127,6 +130,16 @@ def say(path: PathLike, line: Line, clip: Clip) -> None:
             "whole": "being one for the whole clip",
         }
         log.info("%s: %d maps, aligned by %s", path, len(line.starts), how[line.rule])
+        span = min(line.end, clip.video.end) - max(float(line.starts[0]), 0.0)
+        if line.rule in ("timestamps", "rate") and 0 < span < _COVERED * clip.video.end:
+            log.warning(
+                "%s: its maps are from %.3g to %.3g s, the video's pictures from 0 to %.3g s: "
+                "elsewhere the nearest map stands in. Check their times",
+                path,
+                line.starts[0],
+                line.end,
+                clip.video.end,
+            )
 
 
 def even(starts: Floats, end: float, count: int) -> tuple[Indices, Floats]:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -232,6 +233,51 @@ def test_a_third_partys_sense(tmp_path, make, monkeypatch):
     assert found.tokens[:, 0].tolist() == [[1, 1], [2, 2], [3, 3]]
     assert extractor.features(ask(tmp_path, imu="b.txt"), "imu").reason == "the file holds no step"
     assert make("imu").features(ask(tmp_path, imu="a.txt"), "imu").tokens.equal(found.tokens)
+
+
+@pytest.mark.parametrize("where", ["reader", "encoder"])
+def test_what_fails_in_a_third_partys_sense_is_about_one_file(tmp_path, make, monkeypatch, where):
+    class Fragile(ImuEncoder):
+        def __call__(self, media):
+            if where == "encoder" and media.values == (13.0,):
+                raise RuntimeError("shape '[-1, 10]' is invalid")
+            return super().__call__(media)
+
+    def read(path, clip):
+        found = read_imu(path, clip)
+        if where == "reader" and found.values == (13.0,):
+            raise KeyError("timestamp")
+        return found
+
+    monkeypatch.setattr(modality, "_registry", dict(modality._registry))
+    modality.register(Modality("imu", "Motion Sensor", Fragile, read, alignment="overlap"))
+    (tmp_path / "good.txt").write_text("1 2 3")
+    (tmp_path / "bad.txt").write_text("13")
+    samples = [ask(tmp_path, name, imu=f"{name}.txt") for name in ("bad", "good")]
+    report = extract_all(make("imu"), samples, on_error="skip")
+    (failure,) = report.failures
+    assert failure.path == str(tmp_path / "bad.txt")
+    said = "KeyError.*timestamp" if where == "reader" else "encoder of 'imu'.*RuntimeError.*shape"
+    assert re.search(f"bad.txt: .*{said}.*repair or replace", failure.error)
+    assert report.usable == 1
+
+
+def test_an_encoders_refusal_names_the_file(encoders, media, make, monkeypatch):
+    def refuse(self, media):
+        raise MediaError("too dark")
+
+    monkeypatch.setattr(Averages, "__call__", refuse)
+    with pytest.raises(MediaError, match=r"silent\.mp4: too dark"):
+        make("video").features(ask(media, video="silent.mp4"), "video")
+
+
+def test_a_bug_of_our_own_encoder_is_no_broken_file(encoders, media, make, monkeypatch):
+    def fail(self, media):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Averages, "__call__", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        make("video").features(ask(media, video="silent.mp4"), "video")
 
 
 def test_from_config(monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ def test_one_map_as_a_flat_array(tmp_path):
 def test_a_16_bit_png_is_no_picture(tmp_path):
     path = write_depth_png(tmp_path / "d.png", UNITS)
     for read in (lambda: media.read_frames(path, 1), lambda: media.probe(path)):
-        with pytest.raises(MediaError, match=r"d\.png.*looks like a depth map.*read_depth"):
+        with pytest.raises(MediaError, match=r"d\.png.*looks like a depth map.*16-bit PNG in mill"):
             read()
 
 
@@ -73,6 +73,10 @@ def test_a_16_bit_png_is_no_picture(tmp_path):
         (
             lambda p: save(p, np.ones((2, 3), np.uint16)),
             "in metres as floats.*uint16: divide by the units per metre",
+        ),
+        (
+            lambda p: save(p, np.array([[0, 900.0], [1500, np.inf]], np.float32)),
+            "half of its depths are 1200 m or more.*another unit: divide by the units per metre",
         ),
         (lambda p: save(p, np.ones(3)), r"found shape \(3,\)"),
         (lambda p: save(p, np.ones((0, 2, 3))), r"found shape \(0, 2, 3\)"),

@@ -201,6 +201,20 @@ def test_frames_that_do_not_pair_up_by_name(tmp_path):
     refused(path, "frame-000001 beside frame-000002 beside frame-000001")
 
 
+def test_frames_of_sub_folders_that_share_their_names_have_to_pair_up(tmp_path):
+    path = small(tmp_path, frames=4, folders=True, posed=False)
+    (path / "color/1.png").unlink()
+    (path / "depth/2.png").unlink()
+    refused(path, "do not pair up by name: 2 beside 1; remove what has no counterpart")
+
+
+def test_names_of_sub_folders_are_free_where_they_are_not_shared(tmp_path):
+    path = small(tmp_path, folders=True, posed=False)
+    for i in range(3):
+        (path / f"depth/{i}.png").rename(path / f"depth/130503.{i}5.png")
+    assert read_rgbd(path, Clip()).metres.shape[0] == 3
+
+
 def test_poses_given_twice(tmp_path):
     path = small(tmp_path)
     np.save(path / "poses.npy", np.stack(WALK[:3]))

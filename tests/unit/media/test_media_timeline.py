@@ -68,6 +68,17 @@ def test_a_start_moves_the_maps():
     assert taken(place(100, clip), clip) == [2, 27, 52, 77]
     clip = Clip(4, start=0.1, video=VIDEO)
     assert taken(place(3, clip, stamps=np.array([0.0, 0.3, 0.6])), clip) == [0, 0, 1, 2]
+    clip = Clip(4, start=0.3, video=VIDEO)
+    assert taken(place(10, clip), clip) == [0, 0, 3, 5]
+    assert taken(place(9, clip, between=True), clip) == [0, 0, 3, 5]
+
+
+def test_maps_that_leave_much_of_the_video_without_any_are_worth_a_warning(caplog):
+    for rate, warned in ((100.0, True), (20.0, True), (12.0, False), (5.0, False)):
+        clip = Clip(4, rate=rate, video=VIDEO)
+        caplog.clear()
+        timeline.say("m", place(10, clip), clip)
+        assert ("the nearest map stands in" in caplog.text) == warned, rate
 
 
 def test_maps_outside_the_video_are_cut_off_and_a_gap_is_held():
