@@ -87,6 +87,7 @@ def test_verify_names_what_is_damaged_and_use_makes_it_again(crema, store, tmp_p
     assert "is damaged (its checksum does not match its content)" in name
     assert total == "6 checked = 5 good + 1 damaged"
     assert ran.err.splitlines()[-1].startswith(f"crema: error: {store.root}: 1 damaged entries;")
+    assert "`crema store gc` removes them" in ran.err
     found = json.loads(crema("store", "verify", store.root, "--json").out)
     (damaged,) = found["damaged"]
     assert damaged["file"] == str(shard)

@@ -117,7 +117,8 @@ def _verify(options: argparse.Namespace) -> None:
         shards = f" and {len(found.shards)} whole shards" if found.shards else ""
         raise CremaError(
             f"{store.root}: {len(found.entries)} damaged entries{shards}; they are made again when "
-            "next used, from their sources; check the disk"
+            "next used, from their sources, and after that `crema store gc` removes them; check "
+            "the disk"
         )
 
 

@@ -8,6 +8,7 @@ one does not hold the sense. Every reader also takes features that were made bef
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -36,7 +37,10 @@ from open_crema.media import (
     Rgbd,
 )
 from open_crema.media.arrays import Array, array_names, load_npz
+from open_crema.media.sequence import STAMPS
 from open_crema.media.source import PathLike, check_file
+
+log = logging.getLogger(__name__)
 
 Media = TypeVar("Media")
 
@@ -87,6 +91,13 @@ def flow_of_video(path: PathLike, clip: Clip) -> Frames:
     first, second, gaps = media.read_frame_pairs(
         path, clip.frames, folder_fps=clip.rate or 1.0, limits=clip.limits
     )
+    if clip.rate is None and Path(path).is_dir() and not (Path(path) / STAMPS).exists():
+        log.warning(
+            "%s: nothing says when its pictures appear, and its flow is made as if they were one "
+            'second apart: state their "rate" in the data file, or write a %s into the folder',
+            path,
+            STAMPS,
+        )
     return Frames(flow_to_rgb(dis_flow(first, second, gaps)), first.times)
 
 

@@ -104,6 +104,19 @@ def test_flow_is_coloured_by_direction(tmp_path):
     assert still.min() > 245
 
 
+def test_flow_of_a_folder_whose_rate_is_not_known_is_worth_a_warning(tmp_path, caplog):
+    folder = write_frames_folder(tmp_path / "frames", frames=3)
+    guessed = read(senses.flow_of_video, folder).images
+    assert "frames: nothing says when its pictures appear" in caplog.text
+    caplog.clear()
+    stated = read(senses.flow_of_video, folder, rate=30.0).images
+    (folder / "timestamps.txt").write_text("0\n0.0333333\n0.0666667\n")
+    stamped = read(senses.flow_of_video, folder).images
+    assert not caplog.text
+    assert np.abs(stated.astype(int) - stamped).max() < 3
+    assert np.abs(stated.astype(int) - guessed).max() > 50
+
+
 def test_flow_of_one_picture_is_absent(tmp_path):
     with pytest.raises(SenseAbsent) as absent:
         read(senses.flow_of_video, write_video(tmp_path / "a.mp4", frames=1))
