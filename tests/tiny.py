@@ -9,12 +9,23 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
@@ -97,6 +108,18 @@ def llama(seed: int = 0, *, attention: str = "sdpa", dropout: float = 0.0) -> Ll
         pad_token_id=0,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def save_llm(llm: PreTrainedModel, folder: Path) -> Path:
+    """As transformers would, with a tokenizer of a few words."""
+    words = ("<pad>", "</s>", "<unk>", "red", "dog", "what", "is", "it")
+    llm.save_pretrained(folder)
+    inner = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder
 
 
 def t5(seed: int = 0, *, dropout: float = 0.0) -> T5ForConditionalGeneration:

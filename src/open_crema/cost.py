@@ -7,6 +7,7 @@ billions is counted in a second on any machine. Frozen encoders are counted by t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,8 +27,10 @@ from open_crema.config import Config, EncodersConfig, ModelConfig
 from open_crema.encoders import registry
 from open_crema.errors import ConfigError, did_you_mean
 from open_crema.modality import get
+from open_crema.model import hub
 from open_crema.model.adapter import Adapter
 from open_crema.model.crema import Crema
+from open_crema.model.files import read_model
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Cost:
     """Numbers of parameters.
 
     senses: in canonical order. fusion: all of it. qformer: its own weights, without the adapters;
-    trained only where qformer_trained. encoders: by name, once however many senses share one;
+    trained only where qformer_trained. published: the senses that train.scope=own leaves as they
+    are, with published_fusion of the fusion. encoders: by name, once however many senses share one;
     None where a third party's encoder does not say its size, and then the totals are without it.
     uncounted: what the released code lists as trainable on top of ``trainable`` although its
     forward pass never uses it; the paper's larger figures include some of it.
@@ -64,11 +68,18 @@ class Cost:
     llm: str
     llm_parameters: int
     uncounted: dict[str, int]
+    published: tuple[str, ...] = ()
+    published_fusion: int = 0
 
     @property
     def trainable(self) -> int:
         trained = self.qformer if self.qformer_trained else 0
-        return sum(sense.total for sense in self.senses.values()) + self.fusion + trained
+        adapters = sum(cost.total for sense, cost in self.senses.items() if self.moves(sense))
+        return adapters + self.fusion - self.published_fusion + trained
+
+    def moves(self, sense: str) -> bool:
+        """Whether its adapter is trained."""
+        return sense not in self.published
 
     @property
     def with_uncounted(self) -> dict[str, int]:
@@ -79,16 +90,36 @@ class Cost:
     @property
     def frozen(self) -> int:
         known = sum(n for n in self.encoders.values() if n is not None)
-        return known + (0 if self.qformer_trained else self.qformer) + self.llm_parameters
+        adapters = sum(self.senses[sense].total for sense in self.published)
+        shared = 0 if self.qformer_trained else self.qformer
+        return known + adapters + self.published_fusion + shared + self.llm_parameters
 
 
-def count(config: ModelConfig, *, train_qformer: bool = False) -> Cost:
-    """The cost of a model; train_qformer: whether the Q-Former is trained too.
+def of_run(config: Config) -> Cost:
+    """The cost of a run. Raises what :func:`count` does, and WeightsError where train.scope=own
+    needs to know the senses of a train.init that is not there."""
+    published: list[str] = []
+    if config.train.scope == "own":
+        said = read_model(hub.local(config.train.init or ""))
+        published = [sense for sense, info in said.adapters.items() if not info.fresh]
+    return count(config.model, train_qformer=config.train.qformer != "frozen", published=published)
+
+
+def count(
+    config: ModelConfig, *, train_qformer: bool = False, published: Sequence[str] = ()
+) -> Cost:
+    """The cost of a model; train_qformer: whether the Q-Former is trained too; published: senses
+    that are not trained, nor the fusion but for the blocks of the others.
 
     Raises ConfigError where an encoder or the LLM is unknown.
     """
     model = skeleton(config)
+    published = tuple(sense for sense in model.senses if sense in published)
+    blocks = [b for sense, b in model.fusion.blocks.items() if sense not in published]
+    own = sum(block.numel() for block in blocks)
     return Cost(
+        published=published,
+        published_fusion=_size(model.fusion) - own if published else 0,
         senses={sense: _adapter(cast(Adapter, model.adapters[sense])) for sense in model.senses},
         fusion=_size(model.fusion),
         qformer=_size(model.qformer),
@@ -214,14 +245,17 @@ def to_dict(cost: Cost) -> dict[str, Any]:
     """Plain data for JSON: ``trainable`` and ``frozen`` by part, each with its ``total``;
     ``uncounted`` and ``with_uncounted`` as in :class:`Cost`."""
     trained = cost.qformer_trained
+    senses = {s: {**asdict(c), "total": c.total} for s, c in cost.senses.items()}
     return {
         "trainable": {
-            "senses": {s: {**asdict(c), "total": c.total} for s, c in cost.senses.items()},
-            "fusion": cost.fusion,
+            "senses": {s: c for s, c in senses.items() if cost.moves(s)},
+            "fusion": cost.fusion - cost.published_fusion,
             "qformer": cost.qformer if trained else 0,
             "total": cost.trainable,
         },
         "frozen": {
+            "senses": {s: c for s, c in senses.items() if not cost.moves(s)},
+            "fusion": cost.published_fusion,
             "encoders": cost.encoders,
             "qformer": 0 if trained else cost.qformer,
             "llm": {"name": cost.llm, "parameters": cost.llm_parameters},
@@ -255,13 +289,21 @@ def table(cost: Cost) -> Table:
         shown = "unknown" if total is None else f"{total:,}"
         result.add_row(name, *[""] * 5, shown, style=style)
 
-    for sense, own in cost.senses.items():
-        result.add_row(sense, *(f"{n:,}" for n in asdict(own).values()), f"{own.total:,}")
-    line("fusion", cost.fusion)
+    def adapters(moving: bool) -> None:
+        for sense, own in cost.senses.items():
+            if cost.moves(sense) == moving:
+                parts = (f"{n:,}" for n in asdict(own).values())
+                result.add_row(sense, *parts, f"{own.total:,}")
+
+    adapters(True)
+    line("fusion", cost.fusion - cost.published_fusion)
     if cost.qformer_trained:
         line("Q-Former", cost.qformer)
     line("trained", cost.trainable, "bold")
     result.add_section()
+    if cost.published:
+        adapters(False)
+        line("fusion", cost.published_fusion)
     for name, n in cost.encoders.items():
         line(name, n)
     if not cost.qformer_trained:
@@ -273,4 +315,4 @@ def table(cost: Cost) -> Table:
 
 def main_table(config: Config) -> Table:
     """What ``crema cost`` prints for a run's configuration."""
-    return table(count(config.model, train_qformer=config.train.qformer != "frozen"))
+    return table(of_run(config))

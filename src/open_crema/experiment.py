@@ -26,6 +26,7 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
 from open_crema.training.folder import check_out
 from open_crema.training.loop import Trainer
+from open_crema.training.scope import new_senses
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +129,11 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     check_out(config.out)
     samples = read_samples(config, "train")
     held_out = read_samples(config, "validation") if config.data.validation else None
+    model = build_model(config)  # before hours of extraction: what does not fit is said now
+    if config.train.scope == "own":
+        new_senses(model)
     data = read_data(config, samples)
     validation = None if held_out is None else read_data(config, held_out)
-    model = build_model(config)
 
     def validate(model: Crema) -> Mapping[str, float]:
         assert validation is not None

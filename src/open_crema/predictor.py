@@ -53,7 +53,9 @@ class Confidence:
 
     probability: of the answer, among the options or, for an open question, of all its tokens.
     threshold: what it had to pass. rounds: answers made, each with one sense more. spared: the
-    senses that were not needed, with the seconds that each would have been expected to take.
+    senses that have not been needed, by an earlier question about these media neither, with the
+    seconds that each would have been expected to take: as measured here before, or guessed from
+    its modality's relative cost and those that were.
     """
 
     probability: float
@@ -89,12 +91,12 @@ class Answer:
 
 @dataclass
 class _Media:
-    """The media at hand. order: senses in the order in which they are read; seconds: what each is
-    expected to take; batch: what has been read; absent: what turned out not to be there."""
+    """The media at hand. order: senses in the order in which they are read; keys: what each one's
+    measured seconds are kept by; batch: what has been read; absent: what is not there after all."""
 
     dataset: FeatureDataset
     order: list[str]
-    seconds: Mapping[str, float]
+    keys: Mapping[str, str]
     batch: Batch
     absent: dict[str, str]
 
@@ -198,7 +200,9 @@ class Predictor:
         answering = time.perf_counter() - start - (sum(reading.values()) - before)
         sure = None
         if self.confidence is not None:
-            spared = {s: t for s, t in media.seconds.items() if s not in (*used, *media.absent)}
+            expected = self._costs.expected(media.keys)  # now that more has been measured
+            read = {*media.batch.senses, *media.absent}
+            spared = {s: t for s, t in expected.items() if s not in read}
             sure = Confidence(found.probability, self.confidence, rounds, spared)
         took = {"read+encode": reading, "answer": answering}
         return Answer(found.text, found.options, self._used(batch), dict(media.absent), took, sure)
@@ -247,10 +251,11 @@ class Predictor:
                 absent.setdefault(sense, source.reason)
             elif sense not in absent:
                 keys[sense] = _cost_key(sense, source)
-        seconds = self._costs.expected(keys)
-        order = list(keys) if self._patient else cheapest_first(keys, seconds)
+        order = list(keys)
+        if not self._patient:
+            order = cheapest_first(keys, self._costs.expected(keys))
         dataset = FeatureDataset([sample], self._extractor, frames=self.frames)
-        return _Media(dataset, order, seconds, Batch((sample,)), absent)
+        return _Media(dataset, order, keys, Batch((sample,)), absent)
 
     def _read(self, media: _Media, senses: Sequence[str]) -> None:
         """Reads what has not been read; notes what each took, or that it is not there."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import huggingface_hub
 import pytest
 from command_line import tree
 
@@ -64,3 +66,16 @@ def test_an_adapter_that_is_forced_in_says_what_it_was_trained_with(crema, place
     assert (forced.code, forced.out) == (0, f"{place}/new\n")
     assert forced.err == "note: was trained beside another video adapter\n"
     assert "audio: was trained beside another video" in crema("adapter", "list", place / "new").err
+
+
+def test_a_model_on_the_hub_is_asked_and_scored(crema, place, model, monkeypatch):
+    question = [place / "clip.mp4", "What colour is it?", "--json", "--model"]
+    here = json.loads(crema("ask", *question, model).out)
+    cache = place / "cache" / "snapshot"
+    shutil.move(model, cache)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(cache))
+    monkeypatch.chdir(place)
+    assert json.loads(crema("ask", *question, "ada/model").out)["answer"] == here["answer"]
+    assert crema("eval", "run.yaml", "--model", "ada/model").code == 0
+    assert (place / "out" / "results" / "results.json").exists()
+    assert not (place / "cache" / "results").exists()

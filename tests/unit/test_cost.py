@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
+import tiny
 from open_crema import config, cost, modality, weights
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.config import Config, ModelConfig
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, WeightsError
 from open_crema.modality import Modality
 from open_crema.model.crema import Crema
+from open_crema.model.files import save_pretrained
 
 LETTERS = {m.name[0]: m.name for m in modality.BUILT_INS if m.name not in ("touch", "thermal")}
 NORM_OF_POINTS = 2_816  # counted in the published figures, applied nowhere
@@ -391,11 +393,36 @@ def test_the_table_fits_80_columns_with_every_number_whole():
 
 @pytest.mark.parametrize(("qformer", "trained"), [("frozen", False), ("always", True)])
 def test_main_table_follows_the_run(qformer, trained):
-    run = config.from_dict({"train": {"qformer": qformer}})
+    run = config.from_dict({"train": {"qformer": qformer, "strategy": "joint"}})
     lines = shown(cost.main_table(run)).splitlines()
     first = [line.split()[0] for line in lines if line.strip()]
     assert first.count("Q-Former") == 1
     assert (first.index("Q-Former") < first.index("trained")) == trained
+
+
+def test_scope_own_counts_what_is_new_alone(tmp_path):
+    new = tiny.config("video", "audio", "flow")
+    run = config.from_dict(
+        {
+            "model": config.to_dict(new),
+            "train": {"scope": "own", "init": str(tmp_path / "model")},
+        }
+    )
+    with pytest.raises(WeightsError, match="no such file"):
+        cost.of_run(run)
+    model = tiny.crema("video", "flow")
+    save_pretrained(model, tmp_path / "model")
+    counted, whole = cost.of_run(run), cost.count(new)
+    assert counted.published == ("video", "flow")
+    width = 576  # of the LLM that the configuration names
+    assert counted.trainable == counted.senses["audio"].total + width * width
+    assert counted.trainable + counted.frozen == whole.trainable + whole.frozen
+    plain = cost.to_dict(counted)
+    assert list(plain["trainable"]["senses"]) == ["audio"]
+    assert list(plain["frozen"]["senses"]) == ["video", "flow"]
+    assert plain["frozen"]["fusion"] == width * width + width
+    lines = [line.split()[0] for line in shown(cost.main_table(run)).splitlines() if line.split()]
+    assert lines.index("audio") < lines.index("trained") < lines.index("video")
 
 
 def test_the_dictionary_is_json_and_adds_up():

@@ -169,6 +169,22 @@ def test_a_run_does_not_replace_the_model_that_it_starts_from(write, tmp_path):
     assert (folder / "config.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("init", "said"), [("base", "video, audio have been trained"), ("nowhere", "nowhere")]
+)
+def test_what_a_run_starts_from_is_looked_at_before_features_are_made(
+    write, tmp_path, monkeypatch, init, said
+):
+    base = experiment.build_model(config.load(write(model={"senses": ["video", "audio"]})))
+    save_pretrained(base, tmp_path / "base")
+    senses = {"senses": ["video", "audio"]}
+    path = write(model=senses, train={"init": str(tmp_path / init), "scope": "own"})
+    monkeypatch.setattr(experiment, "extract_all", None)
+    with pytest.raises((ConfigError, WeightsError), match=said):
+        experiment.train(config.load(path))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_to_start_from_of_another_shape(write, tmp_path):
     folder = save_pretrained(experiment.build_model(config.load(write())), tmp_path / "base")
     changed = write(model={"lora": {"rank": 3}}, train={"init": str(folder)})

@@ -401,6 +401,16 @@ def test_an_answer_does_not_depend_on_what_an_earlier_question_read(media):
     after = p.ask("What is it?", OPTIONS)
     assert after.options == before.options
     assert list(after.senses) == list(before.senses)
+    assert len(before.confidence.spared) == 2
+    assert after.confidence.spared == {}  # all were read by then
+
+
+def test_what_is_spared_is_guessed_from_what_has_been_measured(media, tmp_path):
+    p = predictor(*SURE, confidence=1e-6)
+    p.set_media(media["clip"])
+    took = p._extractor.seconds["audio"]
+    spared = p.ask("What is it?", OPTIONS).confidence.spared
+    assert spared == {"video": pytest.approx(2 * took), "flow": pytest.approx(6 * took)}
 
 
 def test_an_absent_cheap_sense_costs_no_round(media, tmp_path):

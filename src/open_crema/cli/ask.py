@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from open_crema.cli.arguments import command
@@ -17,7 +16,7 @@ def add(commands: Any) -> None:
     ask = command(commands, "ask", _ask, "Ask a question about a video (or other media).")
     ask.add_argument("video", help="video, folder of pictures, picture; '-' for none")
     ask.add_argument("question")
-    ask.add_argument("--model", type=Path, help="model folder")
+    ask.add_argument("--model", help="model folder, or user/name on the hub")
     ask.add_argument(
         "--sense", action="append", default=[], metavar="NAME=PATH", help="file of another sense"
     )
@@ -35,11 +34,12 @@ def _ask(options: argparse.Namespace) -> None:
     import time
 
     from open_crema import experiment
+    from open_crema.model import hub
     from open_crema.model.files import from_pretrained, run_of
     from open_crema.predictor import Predictor
 
     senses = _senses(options.sense)
-    folder = options.model or experiment.default_model()
+    folder = hub.local(options.model or experiment.default_model())
     if options.model is None and not folder.exists():
         raise ConfigError(
             f"no --model given and none at {folder}; make one with `make quickstart` or "

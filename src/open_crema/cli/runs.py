@@ -23,10 +23,14 @@ def add(commands: Any) -> None:
 
     score = command(commands, "eval", _eval, "Score a trained model, with chance and blind rows.")
     score.add_argument("config", help="the YAML file of its training, or its model folder")
-    score.add_argument("--model", type=Path, help="model folder; default: the one in `out`")
+    score.add_argument(
+        "--model", help="model folder, or user/name on the hub; default: the one in `out`"
+    )
     score.add_argument("--data", type=Path, help="data file; default: data.test")
     score.add_argument("--senses", nargs="+", action="extend", help="give it only these senses")
-    score.add_argument("--results", type=Path, help="where results go; default: beside the model")
+    score.add_argument(
+        "--results", type=Path, help="where results go; default: beside the model, or in `out`"
+    )
     score.add_argument("--json", action="store_true", help="print results.json instead of a table")
     overridable(score)
 
@@ -48,6 +52,7 @@ def _train(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from open_crema import experiment
     from open_crema.evaluation import report
+    from open_crema.model import hub
 
     config, folder = experiment.load_run(options.config, options.overrides, options.overlay)
     if options.data is not None:
@@ -57,8 +62,12 @@ def _eval(options: argparse.Namespace) -> None:
             f"no trained model at {folder}; run `crema train {options.config}` first, or name a "
             "model folder by --model"
         )
-    folder = options.model or folder
-    out = options.results or folder.absolute().parent / "results"  # the folder may be "."
+    beside = folder
+    if options.model is not None:
+        folder = hub.local(options.model)
+        if Path(options.model).exists():  # a download is no place for results
+            beside = folder
+    out = options.results or beside.absolute().parent / "results"  # the folder may be "."
     found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
     if options.json:
         print((out / "results.json").read_text(encoding="utf-8"), end="")
@@ -72,7 +81,6 @@ def _cost(options: argparse.Namespace) -> None:
 
     loaded = config.load(options.config, options.overrides, overlays=options.overlay)
     if options.json:
-        counted = cost.count(loaded.model, train_qformer=loaded.train.qformer != "frozen")
-        print(json.dumps(cost.to_dict(counted), indent=2))
+        print(json.dumps(cost.to_dict(cost.of_run(loaded)), indent=2))
     else:
         Console().print(cost.main_table(loaded))

@@ -245,6 +245,8 @@ class TrainConfig:
     threads: Whole = 0  # 0: torch's default
 
     def __post_init__(self) -> None:
+        if self.qformer == "always" and self.strategy != "joint":
+            raise ConfigError("train.qformer=always needs train.strategy=joint")
         if self.scope == "own" and self.init is None:
             raise ConfigError(
                 "train.scope=own adds senses to a trained model: name its folder as train.init"

@@ -30,11 +30,11 @@ from open_crema.model.files import (
     RUN,
     check_replaceable,
     describe,
-    model_config,
     place_of,
     put,
     read_adapter,
     read_model,
+    senses_of,
 )
 from open_crema.model.fit import Described, check_fits, notes, zero_bias
 from open_crema.model.tensors import shapes_in
@@ -183,9 +183,8 @@ def _is_adapter(folder: Path, sense: str) -> bool:
 
 
 def _senses(folder: Path) -> list[str]:
-    """As listed; the adapters themselves are not looked at."""
-    config, _ = model_config(folder, read_small_json(folder / CONFIG, HINT))
-    return list(config.senses)
+    """As listed; the adapters themselves are not looked at, and may be of unknown senses."""
+    return senses_of(folder, read_small_json(folder / CONFIG, HINT))
 
 
 def _check_there(folder: Path, sense: str, senses: list[str]) -> None:

@@ -206,15 +206,7 @@ def read_model(folder: Path, senses: Sequence[str] | None = None) -> Described:
     if not folder.exists():  # its last writer may have been killed between two renames
         recover(folder)
     data = read_small_json(folder / CONFIG, HINT)
-    config, base = model_config(folder, data)
-    if senses is not None:
-        lacking = [s for s in senses if s not in config.senses]
-        if lacking:
-            raise WeightsError(
-                f"{folder}: has no adapter for {', '.join(lacking)}; "
-                f"it has {', '.join(config.senses)}"
-            )
-        config = replace(config, senses=tuple(s for s in config.senses if s in senses))
+    config, base = model_config(folder, data, senses)
     adapters = {}
     for sense in modality.canonical(config.senses):
         path = place_of(folder, sense) / CONFIG
@@ -324,27 +316,51 @@ def _replaceable(folder: Path) -> bool:
 def run_of(folder: str | Path) -> Config:
     """The configuration that a saved model was made with; defaults where it was not kept."""
     folder = Path(folder)
-    if (folder / RUN).exists():
-        return load(folder / RUN)
-    return Config(model=model_config(folder, read_small_json(folder / CONFIG, HINT))[0])
+    # Read in any case: it says best what is wrong, as a sense whose package is not installed.
+    model, _ = model_config(folder, read_small_json(folder / CONFIG, HINT))
+    return load(folder / RUN) if (folder / RUN).exists() else Config(model=model)
 
 
-def model_config(folder: Path, info: Mapping[str, Any]) -> tuple[ModelConfig, Base]:
+def model_config(
+    folder: Path, info: Mapping[str, Any], senses: Sequence[str] | None = None
+) -> tuple[ModelConfig, Base]:
+    """What a model's ``config.json`` says. senses: of these only; others may be unknown here.
+
+    Raises WeightsError, naming the file; for an unknown sense also the package that registers it.
+    """
+    place, listed = folder / CONFIG, senses_of(folder, info)
+    if lacking := [s for s in senses or () if s not in listed]:
+        raise WeightsError(
+            f"{folder}: has no adapter for {', '.join(lacking)}; it has {', '.join(listed)}"
+        )
+    if not isinstance(info.get("base"), dict):
+        raise WeightsError(f"{place}: does not say what base (llm, qformer) the model has")
+    model = {**info["model"], "senses": [s for s in listed if senses is None or s in senses]}
+    known = modality.names()
+    for sense in model["senses"]:
+        if sense not in known and sense.isidentifier():  # not a path to elsewhere
+            read_info(place_of(folder, sense) / CONFIG, f"{place} lists this unknown sense")
+    try:
+        config: ModelConfig = from_dict(model, where=str(place), schema=ModelConfig)
+        base: Base = from_dict(info["base"], where=f"{place}: base", schema=Base)
+    except ConfigError as error:
+        made = f"{place}: written by open-crema {info.get('open_crema')}"
+        raise WeightsError(f"{made}, does not fit this version: {error}") from None
+    return config, base
+
+
+def senses_of(folder: Path, info: Mapping[str, Any]) -> list[str]:
+    """The senses that a model's ``config.json`` lists; they may be unknown here."""
     place = folder / CONFIG
     if info.get("format") != FORMAT or not isinstance(info.get("model"), dict):
         raise WeightsError(
             f"{place}: not an Open CREMA model of format {FORMAT} (format: {info.get('format')!r})"
             f"{_OLD if info.get('format') == 1 else ''}"
         )
-    if not isinstance(info.get("base"), dict):
-        raise WeightsError(f"{place}: does not say what base (llm, qformer) the model has")
-    try:
-        config: ModelConfig = from_dict(info["model"], where=str(place), schema=ModelConfig)
-        base: Base = from_dict(info["base"], where=f"{place}: base", schema=Base)
-    except ConfigError as error:
-        made = f"{place}: written by open-crema {info.get('open_crema')}"
-        raise WeightsError(f"{made}, does not fit this version: {error}") from None
-    return config, base
+    listed = info["model"].get("senses")
+    if not isinstance(listed, list) or not all(isinstance(s, str) for s in listed):
+        raise WeightsError(f"{place}: model.senses is no list of senses")
+    return listed
 
 
 def _fill(

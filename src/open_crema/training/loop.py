@@ -47,7 +47,7 @@ class Trainer:
     validate: gives at least "accuracy"; None trains without validation.
     Every random draw is a function of the seed and the step, so a resumed run is the same run: on
     the CPU in fp32, with the same torch and number of threads, bit for bit.
-    Raises ConfigError where the configuration contradicts itself, DataError without questions.
+    Raises ConfigError where train.scope=own finds nothing to train, DataError without questions.
     """
 
     def __init__(
@@ -59,8 +59,6 @@ class Trainer:
         *,
         validate: Validate | None = None,
     ) -> None:
-        if config.train.qformer == "always" and config.train.strategy != "joint":
-            raise ConfigError("train.qformer=always needs train.strategy=joint")
         if not len(train):
             raise DataError("there is no question to train on")
         self.model = model

@@ -13,8 +13,22 @@ def freeze_published(model: Crema) -> list[str]:
     The Q-Former, the fusion's bias (zero, where the model had one sense only) and the other senses
     stay what they are bit for bit, so adapters that were added apart fit the same base.
 
-    Raises ConfigError where there is no new sense, or where one would lead a sense that has never
-    been an assistant: that one's block is zero, and would have to be trained for it to be heard.
+    Raises ConfigError as :func:`new_senses`.
+    """
+    own = new_senses(model)
+    model.requires_grad_(False)
+    for sense in own:
+        model.adapter(sense).requires_grad_(True)
+        if sense in model.fusion.blocks:
+            model.fusion.blocks[sense].requires_grad_(True)
+    return own
+
+
+def new_senses(model: Crema) -> list[str]:
+    """The senses that no training has used yet, in the order of ``model.config.senses``.
+
+    Raises ConfigError where there is none, or where one would lead a sense that has never been an
+    assistant: that one's block is zero, and would have to be trained for it to be heard.
     """
     own = [s for s in model.config.senses if s in model.untrained]
     if not own:
@@ -31,9 +45,4 @@ def freeze_published(model: Crema) -> list[str]:
                 "which has no trained fusion block, would no longer be heard beside it; use "
                 "train.scope=all"
             )
-    model.requires_grad_(False)
-    for sense in own:
-        model.adapter(sense).requires_grad_(True)
-        if sense in model.fusion.blocks:
-            model.fusion.blocks[sense].requires_grad_(True)
     return own

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -22,8 +18,7 @@ from open_crema import backbones
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.errors import CremaError
-
-WORDS = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", "red", "dog", "what", "is", "it"])}
+from tiny import save_llm as save
 
 
 def llama() -> LlamaForCausalLM:
@@ -56,16 +51,6 @@ def t5(**options: object) -> T5ForConditionalGeneration:
             **options,
         )
     )
-
-
-def save(llm: torch.nn.Module, folder: Path) -> Path:
-    llm.save_pretrained(folder)
-    inner = Tokenizer(WordLevel(WORDS, unk_token="<unk>"))
-    inner.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    return folder
 
 
 def test_a_causal_lm(tmp_path: Path) -> None:
