@@ -18,7 +18,7 @@ weights: install
 	$(BIN)/crema doctor --fetch
 
 test: weights
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
