@@ -7,6 +7,7 @@ to make the index; the frames chosen are the same.
 """
 
 import bisect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def _index_by_packets(
     keys.sort()
     starts = (np.array(keys) - keys[0]) * unit
     end = float(starts[-1]) + _last_duration(starts, durations[keys[-1]] * unit, stream)
-    declared = (container.duration or 0) / 1e6
+    declared = _declared(container, stream)
     if end < _TAIL * declared:
         log.warning("%s: holds %.1f of its %.1f seconds: it was cut short", path, end, declared)
     return Index(starts, end, keys, by_time=True, entries=sorted(entries))
@@ -141,6 +142,17 @@ def _index_by_decoding(
     end = float(starts[-1]) + _last_duration(starts, duration * unit, stream)
     limits.check_seconds(path, end)
     return Index(starts, end, range(len(stamps)))
+
+
+def _declared(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds of the pictures as the file says, 0 where it does not. The container's own duration
+    is that of its longest track, which may be the sound; so it comes last."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
+    if tag:  # Matroska
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return (container.duration or 0) / 1e6
 
 
 def _last_duration(starts: Floats, declared: float, stream: VideoStream) -> float:

@@ -197,6 +197,14 @@ def test_a_video_cut_short_gives_what_it_holds(tmp_path, suffix, caplog):
         assert "it was cut short" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_a_sound_longer_than_its_video_is_no_sign_of_damage(tmp_path, suffix, caplog):
+    sound = 0.3 * np.sin(np.arange(48000 * 4) / 20)
+    path = write_video(tmp_path / f"v{suffix}", frames=20, fps=10, sound=sound)
+    assert media.read_frames(path, 4).times[-1, 1] == pytest.approx(2.0, abs=0.01)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".avi"])
 def test_a_video_cut_before_its_first_frame(tmp_path, suffix):
     for keep in (0.01, 0.1, 0.2):
