@@ -162,7 +162,10 @@ class Extractor:
             # Results belong to content, and counts to reasons: neither to one file's path.
             return SenseAbsent(sense, absent.reason.replace(source.path, "the file"))
         if not bool(made.tokens.isfinite().all()):
-            raise MediaError(f"{source.path}: its features are not finite numbers")
+            raise MediaError(
+                f"{source.path}: its features are not finite numbers: the file holds such values, "
+                f"or its encoder makes them; repair it, or leave the sense out"
+            )
         return as_stored(made)
 
     def _encode(self, media: Any, source: Source, sense: str, clip: Clip) -> Features:
