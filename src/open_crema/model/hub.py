@@ -92,6 +92,8 @@ def _named(what: str) -> Iterator[None]:
             said = "the hub is switched off (HF_HUB_OFFLINE) and it is not in the cache"
         elif isinstance(error, errors.LocalEntryNotFoundError):
             said = f"the hub cannot be reached and it is not in the cache ({first[:200]})"
+        elif isinstance(error, errors.HTTPError) and codes[0] is None:  # type: ignore[attr-defined]
+            said = f"the hub cannot be reached ({first[:200]}); check the network"
         else:
             said = first[:300]
         raise WeightsError(f"{what}: {said}") from None

@@ -185,6 +185,13 @@ def test_without_a_network_the_cache_serves_or_it_is_said(hub, saved, llm, monke
     assert len(hub.calls) == calls
 
 
+def test_a_hub_that_does_not_answer(saved, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(WeightsError, match=r"pushed: the hub cannot be reached .*; check the net"):
+        push_to_hub(saved, "ada/senses", token="hf_none")
+
+
 def test_names_that_are_none_never_reach_the_hub(hub, saved):
     for name in ("../../etc", "model", "a/b/c", "/abs/path", "user/.."):
         with pytest.raises(WeightsError, match=r"no such file"):
