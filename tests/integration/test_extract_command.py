@@ -89,9 +89,11 @@ def test_a_second_run_does_nothing_and_says_so(fill, tmp_path, monkeypatch):
     assert "nothing to do" not in fill("--on-error", "mask").out
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "store/shards").iterdir()}
     opened = []
-    read = extract._read
+    read = extract.Extractor._read
     monkeypatch.setattr(
-        extract, "_read", lambda source, clip: opened.append(source.path) or read(source, clip)
+        extract.Extractor,
+        "_read",
+        lambda self, source, *rest: opened.append(source.path) or read(self, source, *rest),
     )
     ran = fill("--on-error", "mask")
     assert "nothing to do: all 3 results were there already" in " ".join(ran.out.split())
@@ -115,7 +117,7 @@ def test_training_after_it_makes_nothing_new(crema, place, tmp_path, monkeypatch
     store = tmp_path / "store"
     ran = crema("extract", place / "train.jsonl", "--config", place / "run.yaml", "--out", store)
     assert ran.code == 0, ran
-    monkeypatch.setattr(extract, "_read", lambda *_: pytest.fail("a media file was read"))
+    monkeypatch.setattr(extract, "resolve", lambda _: pytest.fail("a media file was read"))
     ran = crema("train", place / "run.yaml", f"data.store={store}")
     assert ran.code == 0, ran
 
