@@ -40,10 +40,12 @@ if __name__ == "__main__":
         make_motion.write_split(out / "data", split, count, seed=0)
     run, _ = experiment.load_run(base, [
         f"out={out}", f"data.train={out}/data/train.jsonl", f"data.test={out}/data/test.jsonl",
-        f"train.init={base}", "train.scope=own", "train.qformer=frozen", *sys.argv[3:],
+        f"train.init={base}", "train.scope=own", "train.qformer=frozen", "train.epochs=10",
+        "train.alignment.epochs=100", "train.alignment.lr=3e-3", *sys.argv[3:],
     ])  # fmt: skip
-    run = config.override(run, [f"model.senses={[*run.model.senses, 'imu']}"])
+    known = list(run.model.senses)
+    run = config.override(run, [f"model.senses={[*known, 'imu']}"])
     model = experiment.train(run, fresh=True)
-    for senses in (["video", "imu"], ["video"]):
+    for senses in ([*known, "imu"], known):
         found = experiment.evaluate_split(run, model, senses=senses, out=out / "-".join(senses))
         print(f"{' + '.join(senses)}: {100 * found.accuracy:.0f} % of {len(found.predictions)}")

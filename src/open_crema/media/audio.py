@@ -10,7 +10,14 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 
 from open_crema.errors import MediaError, SenseAbsent
-from open_crema.media.container import check_decoder, decoded, moving_pictures, opened
+from open_crema.media.container import (
+    check_decoder,
+    check_whole,
+    declared_seconds,
+    decoded,
+    moving_pictures,
+    opened,
+)
 from open_crema.media.source import DEFAULT_LIMITS, Limits, PathLike, locate
 
 Samples = npt.NDArray[np.float32]
@@ -98,6 +105,7 @@ def _read_track(
         pieces.append(_mono(resampler.resample(frame)))
         position = end
     pieces.append(_mono(resampler.resample(None)))
+    check_whole(path, position, declared_seconds(container, stream))
     return begin or 0.0, np.concatenate(pieces)
 
 

@@ -7,7 +7,6 @@ to make the index; the frames chosen are the same.
 """
 
 import bisect
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from open_crema.errors import MediaError, SenseAbsent
-from open_crema.media.container import check_decoder, decoded, log, moving_pictures, opened
+from open_crema.media.container import (
+    check_decoder,
+    check_whole,
+    declared_seconds,
+    decoded,
+    moving_pictures,
+    opened,
+)
 from open_crema.media.source import Limits
 from open_crema.media.timeline import Floats, Indices
 
@@ -29,7 +35,6 @@ Pictures = npt.NDArray[np.uint8]
 
 _TABLED = ("mov,", "matroska,")  # how the names of FFmpeg's two demuxers begin
 _DEFAULT_RATE = 25.0  # frames per second, where a stream says nothing of time
-_TAIL = 0.9  # a video that holds less of its declared duration was cut short: worth a warning
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def read_video(
 
     Frames are upright (rotation metadata applied) and of the size of the first one taken.
     Raises SenseAbsent("video") when the file has no moving pictures; MediaError when they cannot
-    be decoded, are too long or too large, or are deep greyscale (depth).
+    be decoded, are cut short, too long or too large, or are deep greyscale (depth).
     """
     for make_index in (_index_by_packets, _index_by_decoding):
         with _opened_video(path, limits) as (container, stream):
@@ -114,9 +119,7 @@ def _index_by_packets(
     keys.sort()
     starts = (np.array(keys) - keys[0]) * unit
     end = float(starts[-1]) + _last_duration(starts, durations[keys[-1]] * unit, stream)
-    declared = _declared(container, stream)
-    if end < _TAIL * declared:
-        log.warning("%s: holds %.1f of its %.1f seconds: it was cut short", path, end, declared)
+    check_whole(path, keys[0] * unit + end, declared_seconds(container, stream))
     return Index(starts, end, keys, by_time=True, entries=sorted(entries))
 
 
@@ -142,17 +145,6 @@ def _index_by_decoding(
     end = float(starts[-1]) + _last_duration(starts, duration * unit, stream)
     limits.check_seconds(path, end)
     return Index(starts, end, range(len(stamps)))
-
-
-def _declared(container: InputContainer, stream: VideoStream) -> float:
-    """Seconds of the pictures as the file says, 0 where it does not. The container's own duration
-    is that of its longest track, which may be the sound; so it comes last."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
-    if tag:  # Matroska
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    return (container.duration or 0) / 1e6
 
 
 def _last_duration(starts: Floats, declared: float, stream: VideoStream) -> float:
