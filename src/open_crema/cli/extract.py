@@ -97,12 +97,14 @@ def _extract(options: argparse.Namespace) -> None:
 def _configured(options: argparse.Namespace, senses: list[str]) -> Config:
     from open_crema import config as configuration
 
+    # How many of the kept frames a sample uses is not decided here: it must not be in the way.
+    overrides = ["data.frames=1", *options.overrides]
     if options.config is not None:
-        config = configuration.load(options.config, options.overrides, overlays=options.overlay)
+        config = configuration.load(options.config, overrides, overlays=options.overlay)
     elif options.overlay:
         raise ConfigError(f"{options.overlay[0]}: an overlay goes over a YAML file; give --config")
     else:
-        config = configuration.override(configuration.Config(), options.overrides)
+        config = configuration.override(configuration.Config(), overrides)
     plain = configuration.to_dict(config)
     if senses:
         plain["model"]["senses"] = list(dict.fromkeys(senses))

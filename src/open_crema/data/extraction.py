@@ -103,7 +103,6 @@ class _Work:
     """The files ahead, and what the workers said of those behind."""
 
     extractor: Extractor
-    refused: Mapping[str, str]
     stop_at_error: bool
     ahead: deque[_Task]
     claimed: deque[_Task] = field(default_factory=deque)  # by other processes, when last asked
@@ -126,8 +125,16 @@ class _Work:
                 source = extractor.source(sample, sense)
                 if isinstance(source, Source):
                     files.setdefault(source.path, {})[source, sense] = None
-        ahead = deque(_Task(path, tuple(senses)) for path, senses in files.items())
-        return cls(extractor, refused, stop_at_error, ahead)
+        ahead = deque(_Task(path, tuple(own)) for path, own in files.items() if path not in refused)
+        found = {
+            (source, sense): _Done(source, sense, error=MediaError(refused[path]))
+            for path, own in files.items()
+            if path in refused
+            for source, sense in own
+        }
+        if found and stop_at_error:
+            ahead.clear()
+        return cls(extractor, stop_at_error, ahead, found=found)
 
     def run(self) -> None:
         """One worker, until nothing is ahead."""
@@ -153,8 +160,6 @@ class _Work:
                 return
             making: list[bool] = []
             try:
-                if task.path in self.refused:
-                    raise MediaError(self.refused[task.path])
                 result = self.extractor.obtain(source, sense, making=partial(making.append, True))
                 absent = result.reason if isinstance(result, SenseAbsent) else None
                 self.said.put(_Done(source, sense, bool(making), absent))
