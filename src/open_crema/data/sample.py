@@ -8,8 +8,20 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from open_crema.errors import DataError
 from open_crema.features import Features
 from open_crema.modality import canonical
+
+_TRAILING = " .,;:!?"
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, no punctuation ``.,;:!?`` at the end; articles stay.
+
+    A text of punctuation alone is kept, so that it never equals an empty one.
+    """
+    plain = " ".join(text.lower().split())
+    return plain.rstrip(_TRAILING) or plain
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,11 @@ class Sample:
     answers: accepted answers, the first is the training target; empty where unknown.
     options: for multiple choice, the texts to choose from; answers then holds the right one.
     timing: sense -> the timing of its file, where the data file states one.
+    needs: the senses without which it cannot be answered, as far as the data file says.
+    pairs: sense -> name of a pair of questions that differ in that sense alone, in what is given
+        and in the answer.
+    candidates: for an open-ended question, the answers that it leaves open (two or more); those in
+        answers are among them. The model is not shown them.
     """
 
     id: str
@@ -45,6 +62,35 @@ class Sample:
     options: tuple[str, ...] = ()
     type: str = ""
     timing: Mapping[str, Timing] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The right answers as they are compared: options as they are, others normalised."""
+        return frozenset(self.answers if self.options else map(normalise, self.answers))
+
+
+def enter_pairs(sample: Sample, entered: dict[tuple[str, str], list[Sample]]) -> None:
+    """Adds a question to ``entered``, (sense, name of a pair) -> its questions so far.
+
+    Raises DataError for the third question of a pair, and for the second that accepts an answer of
+    the first: what differs would not be needed to answer both.
+    """
+    for sense, name in sample.pairs.items():
+        others = entered.setdefault((sense, name), [])
+        pair = f"pair {name!r} of {sense}"
+        if len(others) > 1:
+            ids = ", ".join(repr(s.id) for s in (*others, sample))
+            raise DataError(f"{pair} has three questions, {ids}; a pair is two")
+        for other in others:
+            if same := other.accepted & sample.accepted:
+                raise DataError(
+                    f"{pair}: questions {other.id!r} and {sample.id!r} have the same answer "
+                    f"{min(same)!r}; those of a pair must differ"
+                )
+        others.append(sample)
 
 
 @dataclass(frozen=True)

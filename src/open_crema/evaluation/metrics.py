@@ -6,25 +6,18 @@ prediction) make "o" right for "violin"; none of them is used here.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from open_crema.backbones.base import OptionScores
-from open_crema.data.sample import Sample
+from open_crema.data.sample import Sample, normalise
 from open_crema.errors import CremaError
+from open_crema.modality import canonical
 
 _Z95 = NormalDist().inv_cdf(0.975)
-_TRAILING = " .,;:!?"
-
-
-def normalise(text: str) -> str:
-    """Lower case, single spaces, no punctuation ``.,;:!?`` at the end; articles stay.
-
-    A text of punctuation alone is kept, so that it never equals an empty one.
-    """
-    plain = " ".join(text.lower().split())
-    return plain.rstrip(_TRAILING) or plain
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
@@ -78,19 +71,66 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 def chance(samples: Sequence[Sample]) -> list[float]:
     """For each sample, how often a uniform guess is right.
 
-    Multiple choice: one of its options. Open-ended: one of the distinct answers that occur among
-    the open-ended samples of its type, of which a sample may accept several.
+    Multiple choice: one of its options. Open-ended: one of its candidates; where it states none,
+    one of the distinct answers that occur among the open-ended samples of its type. A sample may
+    accept several of them.
     """
     pools: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         if not sample.options:
             pools[sample.type].update(map(normalise, sample.answers))
-    return [
-        1 / len(s.options)
-        if s.options
-        else len(set(map(normalise, s.answers))) / len(pools[s.type])
-        for s in samples
-    ]
+    rates = []
+    for sample in samples:
+        if sample.options:
+            rates.append(1 / len(sample.options))
+        else:
+            pool = set(map(normalise, sample.candidates)) or pools[sample.type]
+            rates.append(len(sample.accepted & pool) / len(pool))
+    return rates
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The pairs of one sense.
+
+    places: of the two questions of each pair that has both. incomplete: the number of pairs that
+    have one scored question, or none.
+    """
+
+    places: tuple[tuple[int, int], ...]
+    incomplete: int
+
+    def both(self, right: Sequence[float]) -> float:
+        """The number of pairs with both questions right; ``right`` is 0 or 1 for each question.
+
+        Of probabilities that each is right it is the number expected where they are independent.
+        """
+        return math.fsum(right[one] * right[other] for one, other in self.places)
+
+
+def pair_up(
+    scored: Sequence[Mapping[str, str]], unscored: Sequence[Mapping[str, str]] = ()
+) -> dict[str, Paired]:
+    """sense -> its pairs, from the ``pairs`` of each question; senses in canonical order.
+
+    Places are those in ``scored``; a pair with a question in ``unscored`` is incomplete.
+
+    Raises ValueError for a pair of more than two.
+    """
+    places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, names in enumerate([*scored, *unscored]):
+        for sense, name in names.items():
+            places[sense][name].append(place)
+    found = {}
+    for sense in canonical(places):
+        complete = []
+        for name, members in places[sense].items():
+            if len(members) > 2:
+                raise ValueError(f"pair {name!r} of {sense} has {len(members)} questions")
+            if len(members) == 2 and members[1] < len(scored):
+                complete.append((members[0], members[1]))
+        found[sense] = Paired(tuple(complete), len(places[sense]) - len(complete))
+    return found
 
 
 def majority(samples: Sequence[Sample], train: Sequence[Sample]) -> list[bool]:

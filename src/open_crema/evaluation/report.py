@@ -19,23 +19,39 @@ _COLUMNS = ("N", "chance", "majority", "blind", "accuracy", "95 % interval")
 
 def table(results: Mapping[str, Any]) -> Table:
     """A row for all samples and one for each type, from an evaluation's summary or the content of
-    its ``results.json``. The caption says what was skipped, and which senses were missing."""
+    its ``results.json``. The caption says what was skipped, and which senses were missing.
+
+    Where questions come in pairs, a column has the rate of pairs with both right, of whatever
+    sense, and a row for each sense the rates over its pairs instead of samples.
+    """
+    pairs = results.get("pairs", {})  # none in results of before there were pairs
     senses = ", ".join(results["senses"]) or "none (question only)"
     shown = Table(title=f"senses: {senses}; rates in %")
     shown.add_column("type")
-    for name in _COLUMNS:
+    columns = (*_COLUMNS, "pairs") if pairs else _COLUMNS
+    for name in columns:
         shown.add_column(name, justify="right")
-    shown.add_row("all", *_cells(results), style="bold", end_section=True)
+    shown.add_row("all", *_cells(results)[: len(columns)], style="bold", end_section=True)
     for name, row in results["types"].items():
-        shown.add_row(Text(name or "(no type)"), *_cells(row))
+        shown.add_row(Text(name or "(no type)"), *_cells(row)[: len(columns)])
+    shown.add_section()
+    for sense, row in pairs.items():
+        shown.add_row(f"pairs: {sense}", *_cells(row))
     shown.caption = Text("\n".join(_notes(results)))
     return shown
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    low, high = row["interval"]
-    rates = [_percent(row[name]) for name in ("chance", "majority", "blind", "accuracy")]
-    return [str(row["n"]), *rates, f"{_percent(low)} - {_percent(high)}"]
+    """Those of a row of samples or of pairs, which has no majority."""
+    rates = [_percent(row.get(name)) for name in ("chance", "majority", "blind", "accuracy")]
+    interval = " - ".join(map(_percent, row["interval"])) if row["interval"] else "-"
+    return [str(row["n"]), *rates, interval, _both_right(row.get("pairs", {}))]
+
+
+def _both_right(pairs: Mapping[str, Mapping[str, Any]]) -> str:
+    n = sum(row["n"] for row in pairs.values())
+    correct = sum(row["correct"] for row in pairs.values())
+    return f"{_percent(correct / n)} ({n})" if n else ""
 
 
 def _percent(rate: float | None) -> str:
@@ -47,6 +63,12 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     notes = [f"expected {results['expected']} = scored {results['scored']} + skipped {skipped}"]
     if skipped:
         notes[0] += f" ({_counts(results['skipped'])})"
+    if pairs := results.get("pairs", {}):
+        notes.append("pairs: both questions right; their chance is that of independent guesses")
+        missing = {sense: row["incomplete"] for sense, row in pairs.items() if row["incomplete"]}
+        if missing:
+            counts = ", ".join(f"{count} of {sense}" for sense, count in missing.items())
+            notes.append(f"incomplete pairs, not counted: {counts}")
     notes += [f"without {sense}: {_counts(why)}" for sense, why in results["absent"].items()]
     return notes
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Prediction:
     that it was given; absent: why it was not given the others. blind: what the same model says to
     the question alone (None where that was not asked). chance: how often a guess is right;
     majority: whether the most frequent training answer is (None without training samples).
+    needs, pairs: as the sample states them.
     """
 
     id: str
@@ -46,13 +47,15 @@ class Prediction:
     blind_correct: bool | None
     chance: float
     majority: bool | None
+    needs: tuple[str, ...] = ()
+    pairs: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``options`` pairs each with its probability."""
-        pairs = zip(self.options, self.probabilities, strict=True)
+        offered = zip(self.options, self.probabilities, strict=True)
         plain = asdict(self)
         del plain["probabilities"]
-        return {**plain, "options": [{"option": o, "probability": p} for o, p in pairs]}
+        return {**plain, "options": [{"option": o, "probability": p} for o, p in offered]}
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,36 @@ class Skipped:
     question: str
     reason: str
     detail: str
+    pairs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Rates of the pairs of questions that differ in one sense: how often both are right.
+
+    n: the pairs of which both questions are in the group and have a score; all rates are over
+    them, and None where there is none. incomplete: the other pairs, of which a question was
+    skipped, is not in the data file or is not in the group. interval: Wilson's at 95 %. chance:
+    what independent guesses give, the product of the chances of both questions. blind: what the
+    same model gets from the questions alone; 0 where both have the same text and options, since it
+    says the same to both (None where that was not asked).
+    """
+
+    n: int
+    correct: int
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    chance: float | None
+    blind: float | None
+    incomplete: int
 
 
 @dataclass(frozen=True)
 class Row:
-    """Rates of a group of samples; ``interval`` is Wilson's at 95 %."""
+    """Rates of a group of samples; ``interval`` is Wilson's at 95 %.
+
+    pairs: sense -> rates of the pairs that differ in it; empty where the data name no pairs.
+    """
 
     n: int
     correct: int
@@ -77,6 +105,7 @@ class Row:
     chance: float
     majority: float | None
     blind: float | None
+    pairs: Mapping[str, PairRow]
 
 
 @dataclass(frozen=True)
@@ -112,7 +141,7 @@ class Evaluation:
 
     @property
     def overall(self) -> Row:
-        return _row(self.predictions)
+        return _row(self.predictions, self.skipped)
 
     @property
     def types(self) -> dict[str, Row]:
@@ -120,7 +149,13 @@ class Evaluation:
         names = sorted({p.type for p in self.predictions})
         if names == [""]:
             return {}
-        return {name: _row([p for p in self.predictions if p.type == name]) for name in names}
+        return {
+            name: _row(
+                [p for p in self.predictions if p.type == name],
+                [s for s in self.skipped if s.type == name],
+            )
+            for name in names
+        }
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -215,7 +250,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _row(predictions: Sequence[Prediction]) -> Row:
+def _row(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> Row:
     n = len(predictions)
     correct = sum(p.correct for p in predictions)
     majority = [p.majority for p in predictions if p.majority is not None]
@@ -228,4 +263,26 @@ def _row(predictions: Sequence[Prediction]) -> Row:
         chance=math.fsum(p.chance for p in predictions) / n,
         majority=sum(majority) / n if majority else None,
         blind=sum(blind) / n if blind else None,
+        pairs=_pair_rows(predictions, skipped),
     )
+
+
+def _pair_rows(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> dict[str, PairRow]:
+    right = [p.correct for p in predictions]
+    asked = all(p.blind_correct is not None for p in predictions)
+    blind = [bool(p.blind_correct) for p in predictions]
+    guessed = [p.chance for p in predictions]
+    rows = {}
+    found = metrics.pair_up([p.pairs for p in predictions], [s.pairs for s in skipped])
+    for sense, paired in found.items():
+        n, correct = len(paired.places), round(paired.both(right))
+        rows[sense] = PairRow(
+            n=n,
+            correct=correct,
+            accuracy=correct / n if n else None,
+            interval=metrics.wilson(correct, n) if n else None,
+            chance=paired.both(guessed) / n if n else None,
+            blind=paired.both(blind) / n if n and asked else None,
+            incomplete=paired.incomplete,
+        )
+    return rows

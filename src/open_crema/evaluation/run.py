@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from open_crema import modality
 from open_crema.config import EvalConfig
 from open_crema.data.dataset import UNUSABLE, FeatureDataset
-from open_crema.data.sample import Batch, Sample
+from open_crema.data.sample import Batch, Sample, enter_pairs, normalise
 from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
 from open_crema.evaluation import metrics
 from open_crema.evaluation.result import Evaluation, Prediction, Skipped
@@ -40,15 +40,13 @@ def evaluate(
     called with the number of samples done and of all.
 
     Raises ConfigError for a sense that the model or the data set does not have, DataError for a
-    right option that is not offered, CremaError where nothing could be scored, MediaError for
-    unusable media under the policy "error".
+    right option or candidate that is not offered and for pairs that are none, CremaError where
+    nothing could be scored, MediaError for unusable media under the policy "error".
     """
     dataset = dataset.masking()
     used = _used(model, dataset, senses)
     report = progress or (lambda done, total: None)
-    for sample in dataset.samples:
-        if sample.options and not set(sample.answers) <= set(sample.options):
-            raise DataError(f"sample {sample.id!r}: its answer is not among its options")
+    _check(dataset.samples)
     training = model.training
     model.eval()
     try:
@@ -76,6 +74,17 @@ class _Said:
     probabilities: tuple[float, ...]
     senses: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
+
+
+def _check(samples: Sequence[Sample]) -> None:
+    """Raises DataError for samples whose score would mean nothing."""
+    entered: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        if sample.options and not sample.accepted <= set(sample.options):
+            raise DataError(f"sample {sample.id!r}: its answer is not among its options")
+        if sample.candidates and not sample.accepted <= set(map(normalise, sample.candidates)):
+            raise DataError(f"sample {sample.id!r}: its answer is not among its candidates")
+        enter_pairs(sample, entered)
 
 
 def _used(model: Crema, dataset: FeatureDataset, senses: Sequence[str] | None) -> tuple[str, ...]:
@@ -195,7 +204,7 @@ def _presence(
 
 
 def _skipped(sample: Sample, reason: str, detail: str) -> Skipped:
-    return Skipped(sample.id, sample.type, sample.question, reason, detail)
+    return Skipped(sample.id, sample.type, sample.question, reason, detail, sample.pairs)
 
 
 def _prediction(
@@ -216,4 +225,6 @@ def _prediction(
         blind_correct=None if blind is None else metrics.is_correct(sample, blind),
         chance=chance,
         majority=majority,
+        needs=sample.needs,
+        pairs=sample.pairs,
     )

@@ -1,4 +1,4 @@
-"""Reading media: the one place that opens video, sound, image and depth files.
+"""Reading and writing media: the one place that opens video, sound, image and depth files.
 
 Everything comes with its times in seconds, counted from the first picture, and within `Limits`.
 An unusable file is a `MediaError`; a sense that the file just does not hold is a `SenseAbsent`.
@@ -22,6 +22,7 @@ from open_crema.media.maps import PICTURES, MapKind, Maps, holds_maps, read_maps
 from open_crema.media.precomputed import Precomputed, holds_features, read_features
 from open_crema.media.rgbd import Rgbd, is_rgbd, read_rgbd
 from open_crema.media.source import Limits
+from open_crema.media.write import write_cloud, write_image, write_maps, write_video
 
 __all__ = [
     "PICTURES",
@@ -55,4 +56,8 @@ __all__ = [
     "read_pictures",
     "read_rgbd",
     "read_time_line",
+    "write_cloud",
+    "write_image",
+    "write_maps",
+    "write_video",
 ]

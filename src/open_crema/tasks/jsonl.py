@@ -10,6 +10,15 @@
 relative paths start at ``media_root``, by default the folder of the data file. Where neither the
 file nor a ``timestamps.txt`` beside its pictures says when they were taken, a path may come with
 its timing: ``{"path": "b_thermal", "rate": 25, "start": 0.4}``, pictures a second and seconds.
+
+An evaluation reads three more fields, of questions that were made to be compared::
+
+    {"id": "q7", "video": "d.mp4", "media": {"thermal": "d_hot"}, "question": "Is the cup hot?",
+     "answer": "yes", "candidates": ["yes", "no"], "needs": ["thermal"],
+     "pairs": {"thermal": "d"}}
+
+``pairs``: a second question names the pair "d" under thermal; it differs in that sense alone, and
+in its answer.
 """
 
 from __future__ import annotations
@@ -23,10 +32,22 @@ from string import ascii_uppercase
 from typing import Any
 
 from open_crema import modality
-from open_crema.data.sample import Sample, Timing
+from open_crema.data.sample import Sample, Timing, enter_pairs, normalise
 from open_crema.errors import ConfigError, DataError
 
-FIELDS = ("id", "video", "question", "answer", "answers", "options", "type", "media")
+FIELDS = (
+    "id",
+    "video",
+    "question",
+    "answer",
+    "answers",
+    "options",
+    "type",
+    "media",
+    "needs",
+    "pairs",
+    "candidates",
+)
 
 
 def open_ended(question: str) -> str:
@@ -57,12 +78,14 @@ def load(
     does not depend on the order in which they are listed. Without ``questions_required`` a line may
     name media alone.
 
-    Raises DataError naming file, line and field for whatever is missing, unknown or ill-typed.
+    Raises DataError naming file, line and field for whatever is missing, unknown or ill-typed, and
+    the questions of a pair that is none. A pair of which the file holds one question is no error.
     """
     path = Path(path)
     root = Path(media_root) if media_root is not None else path.parent
     samples: list[Sample] = []
     seen: dict[str, int] = {}
+    entered: dict[tuple[str, str], list[Sample]] = {}
     # Not splitlines(): a JSON string may hold U+2028 and its like as they are.
     for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
@@ -75,6 +98,10 @@ def load(
             raise DataError(
                 f"{path}, line {number}: id {sample.id!r} is already that of line {seen[sample.id]}"
             )
+        try:
+            enter_pairs(sample, entered)
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
         seen[sample.id] = number
         samples.append(sample)
     if not samples:
@@ -139,14 +166,18 @@ def _sample(
         raise _FieldError("field 'question' is missing")
     options = _options(fields)
     media, timing = _media(fields, root)
+    answers = _answers(fields, options, answers_required)
     return Sample(
         id=_id(fields["id"]) if "id" in fields else f"line-{number}",
         question=_prompt(fields, options),
         media=media,
-        answers=_answers(fields, options, answers_required),
+        answers=answers,
         options=options,
         type=_text(fields["type"], "type") if "type" in fields else "",
         timing=timing,
+        needs=_needs(fields),
+        pairs=_pairs(fields),
+        candidates=_candidates(fields, options, answers),
     )
 
 
@@ -195,6 +226,56 @@ def _answers(fields: Mapping[str, Any], options: Sequence[str], required: bool) 
     return answers
 
 
+def _candidates(
+    fields: Mapping[str, Any], options: Sequence[str], answers: Sequence[str]
+) -> tuple[str, ...]:
+    if "candidates" not in fields:
+        return ()
+    if options:
+        raise _FieldError(
+            "give field 'options' or field 'candidates', not both: options are the candidates"
+        )
+    candidates = _texts(fields["candidates"], "candidates")
+    if len(candidates) < 2:
+        raise _FieldError(
+            f"field 'candidates' has {len(candidates)}; give 2 or more, or leave the field out"
+        )
+    plain = list(map(normalise, candidates))
+    if len(set(plain)) < len(plain):
+        twice = next(text for i, text in enumerate(candidates) if plain[i] in plain[:i])
+        raise _FieldError(f"field 'candidates' names {twice!r} twice")
+    for answer in answers:
+        if normalise(answer) not in plain:
+            listed = ", ".join(repr(candidate) for candidate in candidates)
+            raise _FieldError(f"answer {answer!r} is not among the candidates {listed}")
+    return candidates
+
+
+def _needs(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    needs = _texts(fields.get("needs", []), "needs")
+    for i, sense in enumerate(needs):
+        _check_sense(sense, "needs")
+        if sense in needs[:i]:
+            raise _FieldError(f"field 'needs' names {sense!r} twice")
+    return tuple(modality.canonical(needs))
+
+
+def _pairs(fields: Mapping[str, Any]) -> dict[str, str]:
+    given = fields.get("pairs", {})
+    if not isinstance(given, dict):
+        raise _FieldError(f"field 'pairs' must map senses to names of pairs, not be {_kind(given)}")
+    for sense in given:
+        _check_sense(sense, "pairs")
+    return {sense: _text(given[sense], f"pairs.{sense}") for sense in modality.canonical(given)}
+
+
+def _check_sense(sense: str, name: str) -> None:
+    try:
+        modality.get(sense)
+    except ConfigError as error:
+        raise _FieldError(f"field {name!r}: {error}") from None
+
+
 def _media(fields: Mapping[str, Any], root: Path) -> tuple[dict[str, str], dict[str, Timing]]:
     """Path and stated timing of each sense."""
     given = fields.get("media", {})
@@ -205,10 +286,7 @@ def _media(fields: Mapping[str, Any], root: Path) -> tuple[dict[str, str], dict[
     paths = {"video": fields["video"], **given} if "video" in fields else given
     media, timing = {}, {}
     for sense, value in paths.items():
-        try:
-            modality.get(sense)
-        except ConfigError as error:
-            raise _FieldError(f"field 'media': {error}") from None
+        _check_sense(sense, "media")
         name = "video" if sense == "video" and "video" in fields else f"media.{sense}"
         if isinstance(value, dict):
             timing[sense] = _timing(value, name)

@@ -117,6 +117,20 @@ def test_chance_of_options_and_of_distinct_answers_by_type():
     assert metrics.chance([]) == []
 
 
+def test_chance_of_stated_candidates():
+    def among(*candidates, answers=("red",)):
+        return Sample("s", "q", {}, answers, candidates=candidates)
+
+    samples = [
+        among("red", "blue", "green"),
+        among("Red.", "blue"),
+        among("red", "teal", "green", "blue", answers=("Green", "teal")),
+        open_ended("red"),
+    ]
+    # The last one states none: red, green and teal are the answers that occur.
+    assert metrics.chance(samples) == [1 / 3, 1 / 2, 2 / 4, 1 / 3]
+
+
 def test_majority_counts_by_question_text_and_else_overall():
     train = [
         open_ended("red", question="colour?"),

@@ -39,8 +39,29 @@ EPOCHS = [
 ALIGN = [{"kind": "align", "epoch": 0, "step": n, "loss": 5 - n} for n in range(4)]
 
 
-def printed(results):
-    console = Console(width=120, file=io.StringIO())
+PAIRS = {
+    "n": 8,
+    "correct": 3,
+    "accuracy": 0.375,
+    "interval": [0.1368, 0.6943],
+    "chance": 0.0625,
+    "blind": 0.0,
+    "incomplete": 0,
+}
+NO_PAIRS = dict.fromkeys(PAIRS) | {"n": 0, "correct": 0, "incomplete": 2}
+PAIRED = {
+    **RESULTS,
+    "pairs": {"audio": {**PAIRS, "incomplete": 1}, "thermal": PAIRS, "touch": NO_PAIRS},
+    "types": {
+        "a type of some length": {**ROW, "pairs": {"audio": PAIRS, "thermal": PAIRS}},
+        "alone": {**ROW, "pairs": {}},
+        "lost": {**ROW, "pairs": {"touch": NO_PAIRS}},
+    },
+}
+
+
+def printed(results, width=120):
+    console = Console(width=width, file=io.StringIO())
     console.print(table(results))
     return console.file.getvalue()
 
@@ -78,6 +99,37 @@ def test_the_table_of_a_run_without_senses_and_without_blind():
     text = printed({**RESULTS, "senses": [], "absent": {}, "skipped": {}, "blind": None})
     assert "none (question only)" in text
     assert "expected 45 = scored 40 + skipped 0" in text
+
+
+def cells(text, name):
+    (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_pairs_have_a_column_and_a_row_for_each_sense():
+    text = printed(PAIRED, width=100)
+    assert cells(text, "all")[-1] == "37.5 (16)"
+    assert cells(text, "a type of some length")[-1] == "37.5 (16)"
+    assert cells(text, "alone")[-1] == cells(text, "lost")[-1] == ""
+    rates = ["8", "6.2", "-", "0.0", "37.5", "13.7 - 69.4", ""]
+    assert cells(text, "pairs: thermal")[1:] == rates
+    assert cells(text, "pairs: touch")[1:] == ["0", "-", "-", "-", "-", "-", ""]
+    assert "incomplete pairs, not counted: 1 of audio, 2 of touch" in text
+    assert "incomplete" not in printed({**PAIRED, "pairs": {"thermal": PAIRS}})
+
+
+def test_the_widest_table_fits_100_columns_without_a_break():
+    row = {**ROW, "n": 19200, "majority": 1.0, "accuracy": 1.0, "interval": [0.998, 1.0]}
+    pairs = {"thermal": {**PAIRS, "n": 9600, "correct": 9600}}
+    text = printed({**PAIRED, **row, "pairs": pairs}, width=100)
+    assert cells(text, "all")[-2:] == ["99.8 - 100.0", "100.0 (9600)"]
+
+
+def test_results_without_pairs_have_no_column_of_them():
+    for results in (RESULTS, {**RESULTS, "pairs": {}}):  # the first as it was before
+        text = printed(results)
+        assert "pairs" not in text
+        assert len(cells(text, "all")) == 7
 
 
 def test_the_curves_are_a_picture_with_a_panel_for_each_thing_in_the_log(tmp_path, log):

@@ -11,6 +11,8 @@ from open_crema.tasks import jsonl
 
 GOOD = {"id": "q1", "video": "a.mp4", "question": "What rings?", "answer": "a phone"}
 CHOICE = GOOD | {"options": ["a phone", "a bell", "nothing"]}
+UNKNOWN = {"answers_required": False}
+LEFT_OPEN = GOOD | {"candidates": ["a bell", "a phone"]}
 
 
 @pytest.fixture
@@ -101,6 +103,81 @@ def test_ways_of_writing_lines(tmp_path):
     assert "ümläut \u2028 \u0085 ?" in sample.question
 
 
+def test_candidates_are_kept_and_not_shown(write):
+    (sample,) = jsonl.load(write(LEFT_OPEN))
+    assert sample.candidates == ("a bell", "a phone")
+    assert sample.options == ()
+    assert sample.question == jsonl.open_ended("What rings?")
+    # They are compared as answers are.
+    (sample,) = jsonl.load(write(LEFT_OPEN | {"answer": "A phone."}))
+    assert sample.answers == ("A phone.",)
+    (sample,) = jsonl.load(write(without("answer") | {"candidates": ["1", "2"]}, ""), **UNKNOWN)
+    assert sample.answers == ()
+
+
+def test_needs_and_pairs(write):
+    (sample,) = jsonl.load(
+        write(GOOD | {"needs": ["thermal", "video"], "pairs": {"thermal": " 0001 ", "audio": "x"}})
+    )
+    assert sample.needs == ("video", "thermal")
+    assert sample.pairs == {"audio": "x", "thermal": "0001"}
+    (sample,) = jsonl.load(write(GOOD))
+    assert (sample.needs, sample.pairs, sample.candidates) == ((), {}, ())
+
+
+def paired(id, answer, **pairs):
+    return GOOD | {"id": id, "answer": answer, "pairs": pairs}
+
+
+def test_a_question_may_be_in_a_pair_of_each_sense(write):
+    lines = [
+        paired("a", "red", video="1", audio="1"),
+        paired("b", "blue", video="1", audio="2"),
+        paired("c", "blue", video="2", audio="1"),
+        paired("d", "red", video="2", audio="2"),
+        paired("alone", "red", thermal="1"),
+    ]
+    assert [s.id for s in jsonl.load(write(*lines))] == ["a", "b", "c", "d", "alone"]
+
+
+def test_a_pair_of_three_names_them(write):
+    path = write(*[paired(id, id, thermal="07") for id in "abc"])
+    with pytest.raises(DataError) as error:
+        jsonl.load(path)
+    assert str(error.value) == (
+        f"{path}, line 3: pair '07' of thermal has three questions, 'a', 'b', 'c'; a pair is two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"answer": "red"}, {"answer": "Red."}, "red"),
+        ({"answers": ["two", "2"]}, {"answers": ["3", "2"]}, "2"),
+        ({"answer": "Y", "options": ["Y", "y"]}, {"answer": "Y", "options": ["y", "Y"]}, "Y"),
+    ],
+)
+def test_a_pair_of_one_answer_is_none(write, first, second, same):
+    line = without("answer") | {"pairs": {"audio": "p"}}
+    path = write(line | first, line | second | {"id": "q2"})
+    with pytest.raises(DataError) as error:
+        jsonl.load(path)
+    assert str(error.value) == (
+        f"{path}, line 2: pair 'p' of audio: questions 'q1' and 'q2' have the same answer "
+        f"{same!r}; those of a pair must differ"
+    )
+
+
+def test_options_that_look_alike_are_different_answers_of_a_pair(write):
+    line = without("answer") | {"pairs": {"audio": "p"}, "options": ["Y", "y"]}
+    assert len(jsonl.load(write(line | {"answer": "Y"}, line | {"answer": "y", "id": "2"}))) == 2
+
+
+def test_unknown_answers_may_be_a_pair(write):
+    line = without("answer", "id") | {"pairs": {"audio": "p"}}
+    assert len(jsonl.load(write(line, line), **UNKNOWN)) == 2
+
+
 def timed(**stated):
     return GOOD | {"media": {"thermal": {"path": "t"} | stated}}
 
@@ -162,6 +239,28 @@ def test_a_file_with_its_timing(write):
         (GOOD | {"media": {"termal": "x"}}, "unknown sense 'termal': did you mean 'thermal'?"),
         (GOOD | {"media": {"thermal": 1}}, "field 'media.thermal' must be a string"),
         (GOOD | {"media": {"video": "x"}}, "given twice"),
+        (GOOD | {"candidate": ["a", "b"]}, "field 'candidate', did you mean 'candidates'?"),
+        (GOOD | {"candidates": "a phone"}, "field 'candidates' must be a list of strings"),
+        (GOOD | {"candidates": ["a phone", 3]}, "'candidates[1]' must be a string, not the numb"),
+        (GOOD | {"candidates": []}, "field 'candidates' has 0; give 2 or more"),
+        (GOOD | {"candidates": ["a phone"]}, "field 'candidates' has 1; give 2 or more"),
+        (GOOD | {"candidates": ["a phone", "A phone."]}, "'candidates' names 'A phone.' twice"),
+        (GOOD | {"candidates": ["x", "y"]}, "answer 'a phone' is not among the candidates 'x', 'y"),
+        (CHOICE | {"candidates": ["a phone", "x"]}, "field 'options' or field 'candidates', not"),
+        (
+            without("answer") | {"answers": ["1", "one"], "candidates": ["1", "2"]},
+            "answer 'one' is not among the candidates '1', '2'",
+        ),
+        (GOOD | {"need": ["video"]}, "unknown field 'need', did you mean 'needs'?"),
+        (GOOD | {"needs": "thermal"}, "field 'needs' must be a list of strings, not a string"),
+        (GOOD | {"needs": [None]}, "field 'needs[0]' must be a string, not null"),
+        (GOOD | {"needs": ["termal"]}, "'needs': unknown sense 'termal': did you mean 'thermal'?"),
+        (GOOD | {"needs": ["video", "video"]}, "field 'needs' names 'video' twice"),
+        (GOOD | {"pair": {}}, "unknown field 'pair', did you mean 'pairs'?"),
+        (GOOD | {"pairs": ["thermal"]}, "field 'pairs' must map senses to names of pairs, not be"),
+        (GOOD | {"pairs": {"termal": "1"}}, "'pairs': unknown sense 'termal': did you mean"),
+        (GOOD | {"pairs": {"thermal": 1}}, "field 'pairs.thermal' must be a string, not the numb"),
+        (GOOD | {"pairs": {"thermal": " "}}, "field 'pairs.thermal' is empty"),
         (timed(rate=0), "field 'media.thermal.rate' must be above 0 pictures a second"),
         (timed(rate="25"), "field 'media.thermal.rate' must be"),
         (timed(start=None), "field 'media.thermal.start' must be"),
@@ -217,6 +316,7 @@ def test_any_line_loads_or_is_a_data_error(write, fields, required):
     assert sample.question
     assert sample.media
     assert not sample.options or set(sample.answers) <= set(sample.options)
+    assert not (sample.options and sample.candidates)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
