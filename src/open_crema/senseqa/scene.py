@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from open_crema.senseqa.sounds import Note
+
 Vector = tuple[float, float, float]
 Rgb = tuple[float, float, float]
 
@@ -158,17 +160,6 @@ class Spot:
     y: float
     radius: float
     degrees: float
-
-
-@dataclass(frozen=True)
-class Note:
-    """One note of a voice: onset and length in seconds, pitch in Hz, gain 1 is ordinary."""
-
-    voice: str
-    onset: float
-    seconds: float
-    pitch: float
-    gain: float
 
 
 @dataclass(frozen=True)

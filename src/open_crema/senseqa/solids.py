@@ -51,6 +51,9 @@ def meet(solid: Solid, centre: Floats, origin: Floats, rays: Floats) -> Meeting:
     o, d = (origin - centre) @ axes / half, rays @ axes / half
     t, normal = _KINDS[solid.kind](np.broadcast_to(o, d.shape), d)
     world = (normal / half) @ axes.T
+    # A surface that is seen faces the ray; where one only grazes it, to within rounding.
+    along = np.maximum((world * rays).sum(1), 0.0) / (rays * rays).sum(1)
+    world = world - along[:, None] * rays
     length = np.linalg.norm(world, axis=1, keepdims=True)
     return t, world / np.where(length > 0, length, 1.0)
 

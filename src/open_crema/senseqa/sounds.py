@@ -16,9 +16,9 @@ VOICES: tuple[str, ...] = ("harp", "organ", "bell", "flute", "drum", "trumpet")
 _RELEASE = 0.06  # seconds in which a note dies away after its end
 _LOUDEST = 0.25  # seconds over which loudness is measured, about as long as hearing sums it up
 _TOGETHER = 6.0  # gains that fit at the same time
-_CREST = 4.5  # peak of a note over its loudness, at most
-_LEVEL = 0.97 / (_TOGETHER * _CREST)  # rms of a note of gain 1, -29 dB of full scale
-_BACKGROUND = 10 ** (-50 / 20)  # rms
+_CREST = 5.0  # peak of a note over its loudness, at most
+_LEVEL = 0.97 / (_TOGETHER * _CREST)  # rms of a note of gain 1, -30 dB of full scale
+_BACKGROUND = 10 ** (-60 / 20)  # rms
 _SMOOTH = 16  # samples over which the background is a running mean, so that it does not hiss
 _LOWEST_PITCH, _HIGHEST_PITCH = 20.0, 4000.0  # Hz
 _HIGHEST = 7000.0  # Hz; partials above are left out: they would fold back at RATE / 2
@@ -53,7 +53,7 @@ class Note:
 def mix(notes: Sequence[Note], seconds: float, draw: Draw) -> npt.NDArray[np.float32]:
     """The sound of a clip: [round(seconds * RATE)] in [-1, 1]; what lies beyond is cut.
 
-    Background noise at -50 dB of full scale is always there. The scale is fixed: gain 1 is -29 dB,
+    Background noise at -60 dB of full scale is always there. The scale is fixed: gain 1 is -30 dB,
     so that gains of up to 6 in all fit at the same time; only more than that is ever clipped.
     """
     length = round(seconds * RATE)
@@ -130,8 +130,8 @@ def _trumpet(pitch: float, length: int, draw: Draw) -> Floats:
     bent = pitch * (1 - 0.04 * np.exp(-time / 0.03) + 0.004 * _vibrato(draw, length, 5.5))
     hertz = pitch * np.arange(1, min(24, int(_HIGHEST / pitch)) + 1)
     loud = 1 / (1 + (hertz / 2500) ** 2) * (0.25 + np.exp(-(((hertz - 1300) / 900) ** 2)))
-    breath = _noise(draw, length, 500.0, 6000.0)
-    tone = _harmonics(bent, loud, 0.4 + 0.6 * swell) + 0.05 * breath
+    breath: Floats = 0.02 * np.sqrt((loud**2).sum()) * _noise(draw, length, 500.0, 6000.0)
+    tone = _harmonics(bent, loud, 0.4 + 0.6 * swell) + breath
     return tone * _rising(0.02, length) * swell
 
 

@@ -24,7 +24,6 @@ from open_crema.senseqa.scene import (
     Contact,
     Fixture,
     Light,
-    Note,
     Pattern,
     Relief,
     Rgb,
@@ -34,7 +33,7 @@ from open_crema.senseqa.scene import (
     Thing,
     Vector,
 )
-from open_crema.senseqa.sounds import VOICES
+from open_crema.senseqa.sounds import VOICES, Note
 from open_crema.senseqa.touch import TEXTURES
 
 _ACROSS = 0.5  # of the picture's 0.577: tangent of the angle up to which things stand

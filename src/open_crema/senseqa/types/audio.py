@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from open_crema.senseqa import stage
 from open_crema.senseqa.draw import Draw
-from open_crema.senseqa.scene import COLOURS, SECONDS, Note, Scene
-from open_crema.senseqa.sounds import VOICES
+from open_crema.senseqa.scene import COLOURS, SECONDS, Scene
+from open_crema.senseqa.sounds import VOICES, Note
 from open_crema.senseqa.types.base import Asked, QuestionType, two
 from open_crema.senseqa.types.video import NUMBERS
 
@@ -35,12 +35,13 @@ def _starts(draw: Draw, count: int) -> list[float]:
 def voice(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
     base = _audience(draw, scene, 1)
     notes = [
-        Note("", on, _HOLD, draw.uniform(220, 600), draw.uniform(0.5, 1.0))
+        (on, draw.uniform(220, 600), draw.uniform(0.5, 1.0))
         for on in _starts(draw, 2 + draw.integer(3))
     ]
 
     def world(own: int) -> Scene:
-        return replace(base, notes=tuple(replace(n, voice=VOICES[own]) for n in notes))
+        kind = VOICES[own]
+        return replace(base, notes=tuple(Note(kind, on, _HOLD, p, gain) for on, p, gain in notes))
 
     return Asked("Which instrument is heard?", (), VOICES, two(world(a), world(b)))
 

@@ -54,15 +54,17 @@ def side(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
 
 
 def taken(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
-    """What stood on the floor has left its warmth, or its cold, there."""
-    colours = draw.sample(list(COLOURS), 1 + draw.integer(4))
+    """What stood in the row has left its warmth, or its cold, on the floor."""
+    colours = draw.sample(list(COLOURS), 2 + draw.integer(3))
     base = stage.row(draw.sub("row"), scene, colours, moves=False)
-    y = draw.uniform(2.1, 2.25)
+    gone = draw.integer(len(colours))
+    x, y, _ = base.things[gone].solid.centre
     degrees = draw.choice((draw.uniform(6, 12), draw.uniform(-10, -5)))
-    mark = Spot(y * draw.uniform(-0.35, 0.35), y, draw.uniform(0.14, 0.2), degrees)
+    mark = Spot(x, y, draw.uniform(0.2, 0.28), degrees)
+    left = tuple(thing for i, thing in enumerate(base.things) if i != gone)
 
     def world(answer: int) -> Scene:
-        return replace(base, spots=(mark,) if answer == 0 else ())
+        return replace(base, things=left, spots=(mark,) if answer == 0 else ())
 
     return Asked(
         "Has something just been taken away from the floor?",
