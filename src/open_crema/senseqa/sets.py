@@ -7,7 +7,7 @@ are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test", "outside")
 _RANGE, _SEEDS, _ROUNDS = 1 << 56, 1 << 24, 1 << 32
 FRAMES = 4
 _FEWEST, _MOST = 3, 16
-_OPTIONS = 5  # listed at the most
+OPTIONS = 5  # listed at the most
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,23 @@ class Group:
         ]
 
     @cached_property
+    def _form(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether it is multiple choice, and its options if it is."""
+        draw, candidates = self.draw.sub("form"), self.asked.candidates
+        listed = draw.chance(0.5)
+        right = [candidates[i] for i in self.answers]
+        wrong = draw.shuffled([c for c in candidates if c not in right])
+        return listed, tuple(draw.shuffled([*right, *wrong[: OPTIONS - len(right)]]))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The candidates that are listed where it is multiple choice, or is made to be: five, or
+        all where there are fewer, those that are right in one of its worlds among them."""
+        return self._form[1]
+
+    @cached_property
     def questions(self) -> tuple[Question, ...]:
-        asked, form = self.asked, self.draw.sub("form")
-        options: tuple[str, ...] = ()
-        if form.chance(0.5):
-            options = self._options(form, asked.candidates)
+        asked, (listed, options) = self.asked, self._form
         found = []
         for variant in self.variants[: self.first]:
             answer = asked.candidates[self.answers[sum(variant) % 2]]
@@ -139,18 +151,13 @@ class Group:
                     type=self.kind.name,
                     text=asked.question,
                     answer=answer,
-                    options=options,
+                    options=options if listed else (),
                     candidates=asked.candidates,
                     needs=self.kind.needs,
                     pairs=self._pairs(variant),
                 )
             )
         return tuple(found)
-
-    def _options(self, draw: Draw, candidates: Sequence[str]) -> tuple[str, ...]:
-        right = [candidates[i] for i in self.answers]
-        wrong = draw.shuffled([c for c in candidates if c not in right])
-        return tuple(draw.shuffled([*right, *wrong[: _OPTIONS - len(right)]]))
 
     def _pairs(self, variant: Variant) -> dict[str, str]:
         names = {}

@@ -7,7 +7,7 @@ from open_crema.media.audio import MUTE
 from open_crema.senseqa.draw import Draw
 from open_crema.senseqa.sounds import RATE, VOICES, Note, mix
 
-QUIET = 10 ** (-50 / 20)
+QUIET = 10 ** (-60 / 20)
 
 
 def loudness(sound):
