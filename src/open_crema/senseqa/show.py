@@ -18,6 +18,7 @@ from open_crema.senseqa.clips import Clip, GroupClips
 from open_crema.senseqa.scene import SECONDS
 from open_crema.senseqa.sets import Group
 
+_SUFFIXES = (".png", ".webp", ".jpg")
 _COLUMNS = 8
 _LABELS = {
     "flow": "flow",
@@ -30,21 +31,26 @@ _MARK = "#c2185b"  # around what differs from the first clip
 
 
 def show(group: Group, path: str | Path) -> Path:
-    """Writes a PNG: the question, and for each of its worlds the answer and all senses. What
-    differs from the first world is framed. Raises CremaError where it cannot be written."""
+    """Writes a picture: the question, and for each of its worlds the answer and all senses. What
+    differs from the first world is framed.
+
+    path: ends in .png, .webp or .jpg. Raises CremaError where it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise CremaError(f"{path}: give a name that ends in {', '.join(_SUFFIXES)}")
     clips = list(GroupClips(group))
     figure = Figure(figsize=(13.0, 0.9 + 4.0 * len(clips)), layout="constrained", facecolor="white")
     question = clips[0].question
-    lines = textwrap.wrap(question.text, 110)
+    lines = textwrap.wrap(question.text, 95)
     if question.options:
         lines.append(f"options: {', '.join(question.options)}")
     figure.suptitle("\n".join(lines), fontsize=14)
     blocks = figure.add_gridspec(len(clips), 1)
     for row, clip in enumerate(clips):
         _block(figure, blocks[row], clip, clips[0])
-    path = Path(path)
     try:
-        figure.savefig(path, format="png", dpi=80)
+        figure.savefig(path, dpi=80)
     except OSError as error:
         raise CremaError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path

@@ -55,11 +55,13 @@ PLACES = ("left", "right", "behind")  # out of the camera's sight, all of them
 
 @dataclass(frozen=True)
 class Column:
-    """A thing's place: tangents of the angles to its middle and to half its width, and metres."""
+    """A thing's place: tangents of the angles to its middle and to half its width, metres, and the
+    tangent that it may wander to either side without meeting its neighbours."""
 
     across: float
     width: float
     distance: float
+    slack: float
 
 
 def empty(draw: Draw, frames: int) -> Scene:
@@ -169,7 +171,7 @@ def columns(
         width = draw.uniform(0.6, 0.78) * min(slot / 2, widest / 0.78)
         room = slot / 2 - _ROUND * width
         middle = -_ACROSS + slot * (number + 0.5) + 0.6 * room * draw.uniform(-1, 1)
-        found.append(Column(middle, width, draw.uniform(near, far)))
+        found.append(Column(middle, width, draw.uniform(near, far), 0.4 * room))
     return found
 
 
@@ -180,7 +182,7 @@ def standing(
     half = column.width * column.distance
     x, y, z = _PROPORTIONS[shape]
     centre = (column.across * column.distance, column.distance, z * half)
-    drift = draw.uniform(-0.04, 0.04) * column.distance * column.width / _WIDEST
+    drift = draw.uniform(-1, 1) * column.slack * column.distance / SECONDS
     solid = Solid(
         shape,
         centre,
