@@ -24,6 +24,7 @@ from open_crema.senseqa.sets import Group, Question
 from open_crema.senseqa.types import Variant
 
 SENSES = ("video", "audio", "flow", "depth", "normal", "point", "touch", "thermal")
+_SEEN = ("video", "flow", "depth", "normal", "thermal")
 Array = npt.NDArray[Any]
 
 
@@ -50,6 +51,11 @@ class Clip:
         self.question = question
 
     @property
+    def frames(self) -> int:
+        """T, the number of key frames."""
+        return self._of.group.frames
+
+    @property
     def scene(self) -> Scene:
         """The truth of this world."""
         return self._of.group.asked.worlds[self.variant]
@@ -61,6 +67,15 @@ class Clip:
 
     def __getitem__(self, sense: str) -> Mapping[str, Array]:
         return self._of.sense(sense, self.variant)
+
+    def at(self, sense: str, frame: int) -> Array:
+        """The map of one key frame of a sense that the camera sees, without the cost of the others.
+        Raises ValueError for another sense."""
+        return self._of.at(sense, self.variant, frame)
+
+    def world_of(self, sense: str) -> Variant:
+        """Clips of a group for which this is equal share the sense."""
+        return self._of.world_of(sense, self.variant)
 
     def media(self, sense: str) -> Frames | Audio | Cloud:
         """What the sense's reader gives of its file, for an encoder (video and sound as they were
@@ -100,6 +115,8 @@ class GroupClips:
         self.group = group
         self._renderers: dict[Variant, Renderer] = {}
         self._made: dict[tuple[str, Variant], Mapping[str, Array]] = {}
+        self._glances: dict[tuple[Variant, int], Renderer] = {}
+        self._maps: dict[tuple[str, Variant, int], Array] = {}
 
     def __iter__(self) -> Iterator[Clip]:
         rows = zip(self.group.variants, self.group.questions, strict=False)
@@ -121,6 +138,19 @@ class GroupClips:
         if key not in self._made:
             self._made[key] = render(sense, self.renderer(key[1]))
         return self._made[key]
+
+    def at(self, sense: str, variant: Variant, frame: int) -> Array:
+        """As `Clip.at`."""
+        if sense not in _SEEN:
+            raise ValueError(f"{sense!r} is not seen by the camera; these are: {', '.join(_SEEN)}")
+        key = sense, self.world_of(sense, variant), frame
+        if key not in self._maps:
+            world = key[1]
+            if (world, frame) not in self._glances:
+                self._glances[world, frame] = Renderer(self.group.asked.worlds[world], (frame,))
+            (maps,) = render(sense, self._glances[world, frame]).values()
+            self._maps[key] = maps[0]
+        return self._maps[key]
 
 
 def render(sense: str, renderer: Renderer) -> dict[str, Array]:

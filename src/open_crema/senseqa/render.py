@@ -5,6 +5,7 @@ Exact but for the noise that is named: pictures, temperatures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -26,18 +27,23 @@ _HEAT_NOISE = 0.15  # degrees Celsius
 
 
 class Renderer:
-    """One scene; the rays are cast when first needed."""
+    """One scene; the rays are cast when first needed.
 
-    def __init__(self, scene: Scene) -> None:
+    frames: which of the key frames, T of them; by default all.
+    """
+
+    def __init__(self, scene: Scene, frames: Sequence[int] | None = None) -> None:
         self.scene = scene
+        self.frames = range(len(scene.times)) if frames is None else frames
 
     @cached_property
     def hits(self) -> tuple[Hits, ...]:
-        return tuple(trace(self.scene, frame) for frame in range(len(self.scene.times)))
+        return tuple(trace(self.scene, frame) for frame in self.frames)
 
     def video(self) -> npt.NDArray[np.uint8]:
         """[T, H, W, 3] RGB."""
-        return np.stack([self._picture(frame, hits) for frame, hits in enumerate(self.hits)])
+        shown = zip(self.frames, self.hits, strict=True)
+        return np.stack([self._picture(frame, hits) for frame, hits in shown])
 
     def depth(self) -> npt.NDArray[np.float32]:
         """[T, H, W] metres along the camera's axis, to a millimetre."""
@@ -81,7 +87,7 @@ class Renderer:
         for number, thing in enumerate(scene.things, start=1):
             base[number] = thing.celsius
         base[FINGER] = _SKIN
-        for frame, hits in enumerate(self.hits):
+        for frame, hits in zip(self.frames, self.hits, strict=True):
             rays = hits.view.rays @ hits.view.axes.T
             facing = np.abs((hits.normal * rays).sum(-1)) / np.linalg.norm(rays, axis=-1)
             excess = base[hits.owner] - scene.room.celsius

@@ -19,7 +19,7 @@ from open_crema.senseqa.types import TYPES, VERSION, Asked, QuestionType, Varian
 # Groups are drawn from numbers, of which every split has a range of its own. "outside" is for
 # checks of others: nothing that is trained or published here may have seen it.
 SPLITS = ("train", "val", "test", "outside")
-_RANGE, _SEEDS, _ROUNDS = 1 << 56, 1 << 24, 1 << 32
+_RANGE, _SEEDS, ROUNDS = 1 << 56, 1 << 24, 1 << 32
 FRAMES = 4
 _FEWEST, _MOST = 3, 16
 OPTIONS = 5  # listed at the most
@@ -58,7 +58,7 @@ class Spec:
 
 def number(split: str, seed: int, turn: int) -> int:
     """The number in the split's range that a round of a seed is drawn from."""
-    return SPLITS.index(split) * _RANGE + seed * _ROUNDS + turn
+    return SPLITS.index(split) * _RANGE + seed * ROUNDS + turn
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from open_crema.senseqa import stage
-from open_crema.senseqa.clips import render
+from open_crema.senseqa.clips import GroupClips, render
 from open_crema.senseqa.draw import Draw
 from open_crema.senseqa.render import Renderer
 from open_crema.senseqa.scene import COLOURS, FOCAL, SIZE, Camera, Scene, Spot
+from open_crema.senseqa.sets import Group
 from open_crema.senseqa.solids import turn
 from open_crema.senseqa.tracing import look, trace
+from open_crema.senseqa.types import TYPES
 
 DT = 1e-3
 
@@ -182,3 +184,14 @@ def test_every_thing_is_seen_whole_and_apart(count: int, seed: int) -> None:
             assert columns.min() > 0
             assert columns.max() < SIZE - 1
             assert rows.max() < SIZE - 1
+
+
+def test_one_frame_alone_is_that_of_all() -> None:
+    one = Group(TYPES["depth_gap"], "val", 0, 0, 4, 2)
+    for alone, whole in zip(GroupClips(one), GroupClips(one), strict=True):
+        for sense in ("video", "flow", "depth", "normal", "thermal"):
+            (maps,) = whole[sense].values()
+            for frame in (0, 3):
+                assert alone.at(sense, frame).tobytes() == maps[frame].tobytes()
+        with pytest.raises(ValueError, match="not seen by the camera"):
+            alone.at("audio", 0)
