@@ -3,8 +3,8 @@
 The code reads in this order: ``draw`` (random numbers), ``scene`` (what there is in a room),
 ``stage`` (rooms before anything is asked), ``types`` (what is asked), ``sets`` (which questions a
 split and seed mean), ``solids``, ``tracing`` and ``render`` (pictures and maps), ``cloud``,
-``touch`` and ``sounds`` (the other senses), ``clips`` (all senses of a question's worlds), ``files``
-and ``layouts`` (as files), ``dataset`` (in memory), ``audit`` (what it measures). See
+``touch`` and ``sounds`` (the other senses), ``clips`` (all senses of a question's worlds),
+``files`` and ``layouts`` (as files), ``dataset`` (in memory), ``audit`` (what it measures). See
 docs/senseqa.md.
 """
 

@@ -13,7 +13,7 @@ from open_crema.errors import ConfigError
 from open_crema.senseqa.sets import OPTIONS, SPLITS, Group, Spec, groups, number
 from open_crema.senseqa.types import TYPES, VERSION
 
-FIRST_200 = "50f372da97ce562d682f07b800766ed196432dc74448f55c29d9ebb07eb1a603"
+FIRST_200 = "91a4b088ee4006a6b33258c1b6c60193da396a636139dd49b227446aa9ad66bc"
 ROUND = sum(2 ** len(kind.flips) for kind in TYPES.values())  # questions
 SEEDS = st.integers(0, 2**24 - 1)
 TURNS = st.integers(0, 2**32 - 1)

@@ -34,10 +34,8 @@ def colour(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
 
 
 def shape(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
-    count = 2 + draw.integer(3)
-    rest = [s for i, s in enumerate(SHAPES) if i not in (a, b)]
-    shapes = draw.shuffled([SHAPES[a], SHAPES[b], *draw.sample(rest, count - 2)])
-    colours = draw.sample(list(COLOURS), count)
+    """One thing of every shape, so that depth and normals do not tell which shapes there are."""
+    shapes, colours = draw.shuffled(SHAPES), draw.sample(list(COLOURS), len(SHAPES))
     first, second = shapes.index(SHAPES[a]), shapes.index(SHAPES[b])
     base = stage.row(draw.sub("row"), scene, colours, shapes)
     turned = list(colours)
