@@ -89,8 +89,8 @@ def odd(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
 
 
 TYPES = (
-    QuestionType("normal_tilt", ("normal",), ("normal",), len(_WAYS), tilt),
-    QuestionType("normal_bulge", ("normal",), ("normal",), 2, bulge),
+    QuestionType("normal_tilt", ("video", "normal"), ("normal",), len(_WAYS), tilt),
+    QuestionType("normal_bulge", ("video", "normal"), ("normal",), 2, bulge),
     QuestionType("normal_same", ("video", "normal"), ("normal",), 2, same),
     QuestionType("normal_odd", ("normal",), ("normal",), 3, odd),
 )

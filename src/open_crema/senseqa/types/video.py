@@ -90,8 +90,9 @@ def exists(draw: Draw, scene: Scene, a: int, b: int) -> Asked:
     swapped[first], swapped[second] = swapped[second], swapped[first]
     base = stage.row(draw.sub("row"), scene, colours, shapes)
     there, not_there = base, _recoloured(base, swapped)
+    article = "an" if colours[first][0] in "aeiou" else "a"
     return Asked(
-        "Is there a {} {}?",
+        f"Is there {article} {{}} {{}}?",
         (colours[first], shapes[first]),
         YES_NO,
         two(there, not_there) if a == 0 else two(not_there, there),
