@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
-QUICKSTART := configs/embedded/quickstart.yaml
 
 .PHONY: install weights test lint quickstart
 
@@ -26,4 +25,4 @@ lint: install
 	$(BIN)/mypy
 
 quickstart: weights
-	$(BIN)/python examples/quickstart.py $(QUICKSTART)
+	$(BIN)/crema quickstart

@@ -2,7 +2,7 @@
 
     python examples/add_sense.py BASE_MODEL OUT [KEY=VALUE ...]
 
-BASE_MODEL is the folder of a trained model, as ``make quickstart`` leaves in out/quickstart/model.
+BASE_MODEL is the folder of a trained model, as docs/add-a-sense.md makes one.
 Only the new sense's adapter and fusion block are trained; nothing of the base moves.
 """
 

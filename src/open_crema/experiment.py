@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -19,11 +20,14 @@ from open_crema.data.report import Policy, Report
 from open_crema.data.sample import Sample
 from open_crema.errors import ConfigError, DataError, MediaError
 from open_crema.evaluation import result
+from open_crema.evaluation.exit_curve import ExitCurve, exit_curve, prices, write_curve
 from open_crema.evaluation.report import curves
 from open_crema.evaluation.result import Evaluation
-from open_crema.evaluation.run import evaluate
+from open_crema.evaluation.run import evaluate, evaluate_each, given_senses
+from open_crema.evaluation.subsets import choose_subsets, unique, write_subsets
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of
+from open_crema.sense_costs import measured_here
 from open_crema.training.folder import check_out
 from open_crema.training.loop import Trainer
 from open_crema.training.scope import new_senses
@@ -50,7 +54,7 @@ def build_model(config: Config) -> Crema:
     torch.manual_seed(config.seed)
     for sense in config.model.senses:
         if sense not in model.senses:
-            model.add_sense(sense)
+            model.add_sense(sense, like=config.train.like)
     for sense in model.senses:
         if sense not in config.model.senses:
             model.remove_sense(sense)
@@ -157,18 +161,10 @@ def evaluate_split(
     out: str | Path,
 ) -> Evaluation:
     """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``."""
-    samples = read_samples(config, split)
-    # The training file only makes the majority rate; a model may have come without it.
-    seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
-    model = from_pretrained(model_folder)
-    config = replace(config, model=model.config)
-    extractor = Extractor.from_config(config)
-    answered = [sample for sample in samples if sample.answers]
-    _extract(config, extractor, answered, "eval.on_error", config.eval.on_error)
-    # Media that cannot be used are found, counted and treated again where each is scored.
-    data = FeatureDataset(samples, extractor, frames=config.data.frames)
+    config, model, data, seen = _to_evaluate(config, model_folder, split)
+    _fill_store(config, data)
     with progress.bar() as bar:
-        task = bar.add_task("evaluating", total=len(samples), note="")
+        task = bar.add_task("evaluating", total=len(data), note="")
         found = evaluate(
             model,
             data,
@@ -179,6 +175,72 @@ def evaluate_split(
         )
     result.write(found, out, config=config, model=model, data=getattr(config.data, split))
     return found
+
+
+def evaluate_subsets(
+    config: Config,
+    model_folder: str | Path,
+    *,
+    subsets: str | None = None,
+    curve: bool = False,
+    split: str = "test",
+    senses: Sequence[str] | None = None,
+    out: str | Path,
+) -> tuple[tuple[Evaluation, ...], ExitCurve | None]:
+    """Scores a saved model on several sets of its senses in one pass over a split.
+
+    subsets: as :func:`~open_crema.evaluation.subsets.choose_subsets` has them, of all the model's
+    senses or of the given ones. curve: also of every prefix of the senses in the order of their
+    cost, for the curve of early exit. Writes a results folder a subset and ``subsets.json``, and
+    ``exit_curve.json`` with a picture of it, below ``out``. Raises what :func:`evaluate_split`
+    does, and ConfigError for subsets that there are not.
+    """
+    config, model, data, seen = _to_evaluate(config, model_folder, split)
+    given = given_senses(model, data, senses)
+    chosen = [] if subsets is None else choose_subsets(subsets, given)
+    paid = None
+    if curve:
+        trained = [sense for sense in given if sense not in model.untrained]
+        paid = prices(data, trained, measured_here())
+        chosen = unique([*chosen, *paid.subsets])
+    _fill_store(config, data)  # after what was asked for is known to make sense
+    with progress.bar() as bar:
+        task = bar.add_task(f"evaluating {len(chosen)} subsets", total=len(data), note="")
+        found = evaluate_each(
+            model,
+            data,
+            chosen,
+            config=config.eval,
+            train=seen,
+            confident=curve,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    write_subsets(found, out, config=config, model=model, data=getattr(config.data, split))
+    if paid is None:
+        return found, None
+    drawn = exit_curve(found, paid)
+    write_curve(drawn, out)
+    return found, drawn
+
+
+def _to_evaluate(
+    config: Config, model_folder: str | Path, split: str
+) -> tuple[Config, Crema, FeatureDataset, list[Sample]]:
+    """The configuration with the saved model's own section, that model, the split whose features
+    are to be made, and the training samples."""
+    samples = read_samples(config, split)
+    # The training file only makes the majority rate; a model may have come without it.
+    seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
+    model = from_pretrained(model_folder)
+    config = replace(config, model=model.config)
+    data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
+    return config, model, data, seen
+
+
+def _fill_store(config: Config, data: FeatureDataset) -> None:
+    """Media that cannot be used are found, counted and treated again where each is scored."""
+    answered = [sample for sample in data.samples if sample.answers]
+    _extract(config, data.extractor, answered, "eval.on_error", config.eval.on_error)
 
 
 def load_run(
@@ -198,5 +260,11 @@ def load_run(
 
 
 def default_model() -> Path:
-    """Where ``crema ask`` looks when no model is named; ``make quickstart`` puts one there."""
-    return weights.home() / "models" / "default"
+    """Where ``crema ask`` looks when no model is named: one of the user's own, else the base."""
+    own = weights.home() / "models" / "default"
+    return own if own.exists() else shipped_base()
+
+
+def shipped_base() -> Path:
+    """The folder of the base that ships with this package (docs/model-card.md)."""
+    return Path(str(files("open_crema") / "assets" / "base"))

@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from open_crema import modality, weights
+from open_crema import modality
 from open_crema.config import DataConfig, EvalConfig
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Extractor, Source
 from open_crema.data.sample import Batch, Sample
 from open_crema.data.store import FeatureStore
 from open_crema.errors import ConfigError, CremaError, MediaError, SenseAbsent
-from open_crema.evaluation.metrics import choose
+from open_crema.evaluation.answer import answer
 from open_crema.features import Features
 from open_crema.media import Limits
 from open_crema.model.crema import UNTRAINED, Crema
-from open_crema.sense_costs import SenseCosts, cheapest_first
+from open_crema.sense_costs import cheapest_first, cost_key, measured_here
 from open_crema.tasks.jsonl import multiple_choice, open_ended
 
 PathLike = str | os.PathLike[str]
@@ -129,7 +129,7 @@ class Predictor:
         self.config = eval or EvalConfig()
         self.frames = data.frames
         self.confidence = confidence
-        self._costs = SenseCosts(weights.home() / "sense_costs.json")
+        self._costs = measured_here()
         self._extractor = _TimedExtractor(
             model.senses,
             model.config.encoders,
@@ -189,23 +189,27 @@ class Predictor:
         media = self._media
         sample = _sample(question, options)
         start, before = time.perf_counter(), sum(self._extractor.seconds.values())
-        rounds = 0
+        rounds, threshold = 0, self.confidence
         for used in self._rounds(media):
             batch = replace(media.batch.only(used), samples=(sample,))
-            found = self._answer(batch)
+            (said,) = answer(self.model, batch, self.config, confident=threshold is not None)
             rounds += 1
-            if self.confidence is not None and found.probability > self.confidence:
+            if threshold is not None and (said.confidence or 0) > threshold:
                 break
         reading = dict(self._extractor.seconds)
         answering = time.perf_counter() - start - (sum(reading.values()) - before)
         sure = None
-        if self.confidence is not None:
+        if threshold is not None and said.confidence is not None:
             expected = self._costs.expected(media.keys)  # now that more has been measured
             read = {*media.batch.senses, *media.absent}
             spared = {s: t for s, t in expected.items() if s not in read}
-            sure = Confidence(found.probability, self.confidence, rounds, spared)
+            sure = Confidence(said.confidence, threshold, rounds, spared)
         took = {"read+encode": reading, "answer": answering}
-        return Answer(found.text, found.options, self._used(batch), dict(media.absent), took, sure)
+        shares = None
+        if sample.options:
+            pairs = zip(sample.options, said.probabilities, strict=True)
+            shares = tuple(OptionProbability(option, p) for option, p in pairs)
+        return Answer(said.text, shares, self._used(batch), dict(media.absent), took, sure)
 
     def _rounds(self, media: _Media) -> Iterator[list[str]]:
         """The senses that an answer is made from: one more each time, or all of them at once."""
@@ -219,28 +223,6 @@ class Predictor:
         if self._patient:
             yield used
 
-    def _answer(self, batch: Batch) -> _Found:
-        sample = batch.samples[0]
-        if sample.options:
-            scores = self.model.score(batch)
-            shares = scores.probabilities()[0].tolist()
-            best = choose(scores)[0]
-            pairs = zip(sample.options, shares, strict=True)
-            options = tuple(OptionProbability(option, p) for option, p in pairs)
-            return _Found(sample.options[best], options, shares[best])
-        config = self.config
-        said = self.model.generate(
-            batch,
-            max_new_tokens=config.max_new_tokens,
-            beams=config.beams,
-            length_penalty=config.length_penalty,
-        ).texts[0]
-        probability = 0.0
-        if self.confidence is not None:
-            one = replace(batch, samples=(replace(sample, options=(said,)),))
-            probability = float(self.model.score(one).log_likelihood[0, 0].exp())
-        return _Found(said, None, probability)
-
     def _open(self, sample: Sample) -> _Media:
         """The sample's senses in the order in which they are read; nothing is read yet."""
         absent: dict[str, str] = dict.fromkeys(self.model.untrained, UNTRAINED)
@@ -250,7 +232,7 @@ class Predictor:
             if isinstance(source, SenseAbsent):
                 absent.setdefault(sense, source.reason)
             elif sense not in absent:
-                keys[sense] = _cost_key(sense, source)
+                keys[sense] = cost_key(sense, source.maker)
         order = list(keys)
         if not self._patient:
             order = cheapest_first(keys, self._costs.expected(keys))
@@ -270,7 +252,7 @@ class Predictor:
                 media.absent[sense] = next(iter(media.dataset.absent[sense]))
             source = self._extractor.source(sample, sense)
             if self._extractor.store is None and isinstance(source, Source):
-                self._costs.note(_cost_key(sense, source), self._extractor.seconds[sense])
+                self._costs.note(cost_key(sense, source.maker), self._extractor.seconds[sense])
         self._costs.save()
 
     def _check(self, paths: Mapping[str, PathLike]) -> None:
@@ -296,19 +278,6 @@ class Predictor:
             gate = float(shares[sense]) if sense in shares else 0.0
             used[sense] = UsedSense(gate if gated else None, int(x.segments.sum()))
         return used
-
-
-@dataclass(frozen=True)
-class _Found:
-    """An answer, and its probability (0 for an open question where nobody asked)."""
-
-    text: str
-    options: tuple[OptionProbability, ...] | None
-    probability: float
-
-
-def _cost_key(sense: str, source: Source) -> str:
-    return f"{sense} by {source.maker}"
 
 
 class _TimedExtractor(Extractor):

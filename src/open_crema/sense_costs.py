@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from open_crema import modality
+from open_crema import modality, weights
+from open_crema.modality import Target
 
 _KEPT = 9  # newest measurements of each sense
 
@@ -50,6 +51,16 @@ class SenseCosts:
         known = {s: m for s, key in keys.items() if (m := self.measured(key)) is not None}
         unit = statistics.median(m / relative[s] for s, m in known.items()) if known else 1.0
         return {sense: known.get(sense, unit * relative[sense]) for sense in keys}
+
+
+def measured_here() -> SenseCosts:
+    """What has been measured on this machine."""
+    return SenseCosts(weights.home() / "sense_costs.json")
+
+
+def cost_key(sense: str, maker: Target) -> str:
+    """What a sense's measurements are kept by; maker: the reader or expert that makes it."""
+    return f"{sense} by {maker}"
 
 
 def cheapest_first(senses: Iterable[str], seconds: Mapping[str, float]) -> list[str]:

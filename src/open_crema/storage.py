@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes an object and waits until it is on the disk. Raises OSError."""
+def write_json(path: Path, data: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Writes an object or a list and waits until it is on the disk. Raises OSError."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(data, file, indent=2)
         file.write("\n")

@@ -263,9 +263,9 @@ class TestAsking:
         said = ask("--options", "red", "--options", "blue", "green", "--json")
         assert [o["option"] for o in json.loads(said.out)["options"]] == ["red", "blue", "green"]
 
-    def test_no_model_yet(self, crema, place):
-        said = crema("ask", place / "clip.mp4", "What is it?")
-        said.refused("no --model given", "make quickstart", "crema train")
+    def test_no_model_named(self, crema, place):
+        """The base that ships answers, poorly: nothing like the clip was ever shown to it."""
+        assert crema("ask", place / "clip.mp4", "What is it?", "--options", "a", "b").code == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections import Counter
@@ -12,11 +11,9 @@ import numpy as np
 import pytest
 from command_line import tree
 from PIL import Image
-from rich.console import Console
 
 import tiny_vlm
 from open_crema import attach, config, tasks
-from open_crema.evaluation.result import Evaluation, Prediction
 from open_crema.experts import senses
 from open_crema.media import Clip, Limits
 
@@ -98,50 +95,6 @@ class TestClips:
             assert at["wind"] < at["siren"]
 
 
-def prediction(number, kind, said):
-    return Prediction(
-        id=str(number),
-        type=kind,
-        question="?",
-        answers=("red",),
-        prediction=said,
-        correct=said == "red",
-        options=(),
-        probabilities=(),
-        senses=("video",),
-        absent={},
-        blind="red",
-        blind_correct=True,
-        chance=0.25,
-        majority=number % 2 == 0,
-    )
-
-
-def test_the_table_of_the_quickstart():
-    import quickstart
-
-    def evaluation(right):
-        said = ["red"] * right + ["blue"] * (4 - right)
-        rows = [
-            prediction(i, kind, text) for kind in ("colour", "sound") for i, text in enumerate(said)
-        ]
-        return Evaluation(senses=("video",), expected=8, predictions=tuple(rows), skipped=())
-
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(quickstart.table({"video": evaluation(3), "audio": evaluation(1)}))
-    lines = [" ".join(x.split()) for x in console.export_text().splitlines()]
-
-    def row(name):
-        return next(x for x in lines if f" {name} " in f" {x} ")
-
-    assert "N = 4" in "".join(lines)
-    assert row("video").count("75 (") == 2
-    assert row("audio").count("25 (") == 2
-    assert row("chance").count("25") == 2
-    assert row("most frequent answer").count("50") == 2
-    assert "expected 16 answers, scored 16" in "".join(lines)
-
-
 class TestEsc10:
     @pytest.fixture
     def source(self, tmp_path):
@@ -209,7 +162,7 @@ class TestEsc10:
 
 def test_the_configurations_that_the_examples_use_load():
     root = EXAMPLES.parent / "configs" / "embedded"
-    for name in ("quickstart", "esc10"):
+    for name in ("from_scratch", "esc10"):
         assert config.load(root / f"{name}.yaml").name == name
 
 

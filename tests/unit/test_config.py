@@ -282,3 +282,25 @@ def test_an_error_about_senses_names_the_file(write):
     with pytest.raises(ConfigError) as error:
         config.load(path)
     assert str(path) in str(error.value)
+
+
+def test_a_start_like_another_sense_needs_the_model_that_has_it():
+    with pytest.raises(ConfigError, match=r"train\.like=video needs a trained model.*train\.init"):
+        config.from_dict({"train": {"like": "video"}})
+    made = config.from_dict({"train": {"like": "video", "init": "m"}})
+    assert (made.train.like, made.train.init) == ("video", "m")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"train": {"questions": 0}},
+        {"train": {"alignment": {"schedule": "linear"}}},
+        {"model": {"qformer": {"init": "kaiming"}}},
+        {"model": {"qformer": {"positions": "sine"}}},
+        {"model": {"fusion": {"init": "zero"}}},
+    ],
+)
+def test_what_is_no_way_to_start_or_to_ask(section):
+    with pytest.raises(ConfigError):
+        config.from_dict(section)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from open_crema import weights
-from open_crema.backbones import smollm2, vlm
+from open_crema.backbones import lora, smollm2, vlm
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
@@ -43,30 +44,52 @@ _SMOLLM2_135M: dict[str, Any] = {
 
 def _smollm2(dropout: float) -> Backbone:
     llm, tokenizer = smollm2.load()
+    return _smollm2_of(llm, tokenizer, dropout, weights.fingerprint(smollm2.NAME))
+
+
+def _captions(dropout: float) -> Backbone:
+    return _tuned(Path(str(files("open_crema") / "assets" / CAPTIONS)), dropout)
+
+
+def _tuned(folder: Path, dropout: float) -> Backbone:
+    """SmolLM2 with a low-rank update merged into its weights."""
+    llm, tokenizer = smollm2.load()
+    update = lora.merge(llm, folder, base=STOCK)
+    source = hashlib.sha256(f"{weights.fingerprint(smollm2.NAME)} {update}".encode())
+    return _smollm2_of(llm, tokenizer, dropout, source.hexdigest()[:16])
+
+
+def _smollm2_of(llm: Any, tokenizer: Any, dropout: float, fingerprint: str) -> Backbone:
     llm.config.attention_dropout = dropout
     for module in llm.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = dropout
-    return DecoderOnly(llm, tokenizer, weights.fingerprint(smollm2.NAME))
+    return DecoderOnly(llm, tokenizer, fingerprint)
 
 
 _SAMPLED = 2**20  # bytes at each end of a weight file
 
-BACKBONES: dict[str, Callable[[float], Backbone]] = {"smollm2-135m-instruct": _smollm2}
+STOCK = "smollm2-135m-instruct"
+CAPTIONS = "smollm2-135m-captions"  # text-tuned by us, see docs/model-card.md
+BACKBONES: dict[str, Callable[[float], Backbone]] = {STOCK: _smollm2, CAPTIONS: _captions}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "flan-t5-xl": _FLAN_T5_XL,
     "flan-t5-xxl": {**_FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64},
     "smollm2-135m-instruct": _SMOLLM2_135M,
+    "smollm2-135m-captions": _SMOLLM2_135M,
 }
 
 
 def load(name: str, *, dropout: float = 0.0) -> Backbone:
-    """The frozen LLM of that name, or of a local transformers folder.
+    """The frozen LLM of that name, of a local transformers folder, or of a folder that
+    ``crema tune-llm`` has written.
 
     Raises ConfigError for an unknown name, WeightsError for missing or damaged weights.
     """
     if name in BACKBONES:
         return BACKBONES[name](dropout)
+    if (Path(name) / lora.CONFIG).is_file():
+        return _tuned(Path(name), dropout)
     if Path(name).is_dir():
         return _from_folder(Path(name), dropout)
     if name in ARCHITECTURES:

@@ -143,6 +143,30 @@ class Backbone(nn.Module, ABC):
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
         """Teacher-forced loss and logits of the targets (token ids, end token included)."""
 
+    def forward_shared(
+        self,
+        prefix: Prompt,
+        texts: Sequence[Sequence[Sequence[int]]],
+        targets: Sequence[Sequence[Sequence[int]]],
+    ) -> Output:
+        """As :meth:`forward` for N questions, of which each row of the prefix has some; texts and
+        targets: each row's own. ``logits [N, A, V]``, in their order.
+
+        Here the prefix is repeated for each; a decoder-only LLM reads it once.
+        """
+        rows = [row for row, own in enumerate(texts) for _ in own]
+        ids = [text for own in texts for text in own]
+        lengths = torch.tensor([len(text) for text in ids], device=self.device)
+        embeds = torch.cat([prefix.embeds[rows], self.embed(self.pad(ids, self.pad_id))], dim=1)
+        places = torch.arange(int(lengths.max()), device=self.device)
+        mask = torch.cat([prefix.mask[rows], (places < lengths[:, None]).long()], dim=1)
+        order = torch.argsort(mask, dim=1, stable=True, descending=self.side == "right")
+        embeds = embeds.gather(1, order[:, :, None].expand(-1, -1, embeds.shape[2]))
+        found: Output = self(
+            Prompt(embeds, mask.gather(1, order)), [target for own in targets for target in own]
+        )
+        return found
+
     @torch.no_grad()
     def generate(
         self,

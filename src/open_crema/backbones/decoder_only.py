@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from open_crema.backbones.base import (
     IGNORED,
@@ -18,6 +19,8 @@ from open_crema.backbones.base import (
     cross_entropy,
 )
 from open_crema.errors import ConfigError
+
+_TOGETHER = 16  # questions behind shared prefixes that are read at once
 
 
 class DecoderOnly(Backbone):
@@ -59,6 +62,76 @@ class DecoderOnly(Backbone):
         )
         logits = out.logits[:, :-1]
         return Output(cross_entropy(logits, labels), logits, labels)
+
+    def forward_shared(
+        self,
+        prefix: Prompt,
+        texts: Sequence[Sequence[Sequence[int]]],
+        targets: Sequence[Sequence[Sequence[int]]],
+    ) -> Output:
+        decoder = self.llm.get_decoder()
+        read = DynamicCache()
+        decoder(
+            inputs_embeds=prefix.embeds,
+            attention_mask=prefix.mask,
+            position_ids=_positions(prefix.mask),
+            past_key_values=read,
+            use_cache=True,
+        )
+        rows = [row for row, own in enumerate(texts) for _ in own]
+        asked = [text for own in texts for text in own]
+        answers = [target for own in targets for target in own]
+        # What is of one length goes together, so that little is padded.
+        order = sorted(range(len(rows)), key=lambda i: len(asked[i]) + len(answers[i]))
+        labels = self.pad(answers, IGNORED)
+        parts = []
+        for start in range(0, len(order), _TOGETHER):
+            chosen = order[start : start + _TOGETHER]
+            parts.append(
+                self._continued(
+                    read,
+                    prefix.mask,
+                    [rows[i] for i in chosen],
+                    [asked[i] for i in chosen],
+                    [answers[i] for i in chosen],
+                    labels.shape[1],
+                )
+            )
+        places = torch.tensor(order, device=labels.device).argsort()
+        logits = torch.cat(parts)[places]
+        return Output(cross_entropy(logits, labels), logits, labels)
+
+    def _continued(
+        self,
+        read: DynamicCache,
+        mask: Tensor,
+        rows: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        width: int,
+    ) -> Tensor:
+        """``[N, width, V]``: logits of N answers (padded to ``width`` tokens), each after its text
+        and the row of the prefix that it is about."""
+        cache = DynamicCache()
+        for i, layer in enumerate(read.layers):
+            cache.update(layer.keys[rows], layer.values[rows], i)
+        # An answer's last token is never read; each other one predicts the next.
+        tokens = [[*a, *b[:-1]] for a, b in zip(texts, answers, strict=True)]
+        ids = self.pad(tokens, self.pad_id)
+        real = self.pad([[1] * len(own) for own in tokens], 0)
+        whole = torch.cat([mask[rows], real], dim=1)
+        hidden = self.llm.get_decoder()(
+            inputs_embeds=self.embed(ids).to(layer.keys.dtype),
+            attention_mask=whole,
+            position_ids=_positions(whole)[:, mask.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        starts = torch.tensor([len(text) - 1 for text in texts], device=ids.device)
+        places = starts[:, None] + torch.arange(width, device=ids.device)
+        places = places.clamp(max=ids.shape[1] - 1)[:, :, None].expand(-1, -1, hidden.shape[2])
+        logits: Tensor = self.llm.get_output_embeddings()(hidden.gather(1, places))
+        return logits
 
     @torch.no_grad()
     def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:

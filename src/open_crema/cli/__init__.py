@@ -9,12 +9,24 @@ import sys
 from collections.abc import Sequence
 
 from open_crema import __version__
-from open_crema.cli import adapter, ask, data, doctor, extract, modality, runs, store
+from open_crema.cli import (
+    adapter,
+    ask,
+    data,
+    doctor,
+    extract,
+    modality,
+    quickstart,
+    report,
+    runs,
+    store,
+    tune,
+)
 from open_crema.errors import CremaError
 from open_crema.termination import Stopped
 
 # What takes seconds to import (torch, transformers) is imported by the command that needs it.
-COMMANDS = (runs, ask, extract, adapter, modality, store, data, doctor)
+COMMANDS = (quickstart, runs, tune, report, ask, extract, adapter, modality, store, data, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

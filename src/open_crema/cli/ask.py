@@ -16,7 +16,9 @@ def add(commands: Any) -> None:
     ask = command(commands, "ask", _ask, "Ask a question about a video (or other media).")
     ask.add_argument("video", help="video, folder of pictures, picture; '-' for none")
     ask.add_argument("question")
-    ask.add_argument("--model", help="model folder, or user/name on the hub")
+    ask.add_argument(
+        "--model", help="model folder, or user/name on the hub; default: the base that ships"
+    )
     ask.add_argument(
         "--sense", action="append", default=[], metavar="NAME=PATH", help="file of another sense"
     )
@@ -40,11 +42,6 @@ def _ask(options: argparse.Namespace) -> None:
 
     senses = _senses(options.sense)
     folder = hub.local(options.model or experiment.default_model())
-    if options.model is None and not folder.exists():
-        raise ConfigError(
-            f"no --model given and none at {folder}; make one with `make quickstart` or "
-            "`crema train`, then name its folder: crema ask ... --model OUT/model"
-        )
     start = time.perf_counter()
     run = run_of(folder)
     predictor = Predictor(

@@ -37,6 +37,21 @@ def add(commands: Any) -> None:
     make.add_argument("--frames", type=int, help="key frames a clip; default: 4")
     make.add_argument("--workers", type=int, default=0, help="processes; default: one a core")
 
+    lessons = command(
+        parts,
+        "lessons",
+        _lessons,
+        "Write what a set's clips teach: captions, and several questions a clip.",
+    )
+    lessons.add_argument("folder", type=Path, metavar="DIR", help="a set that `make` has written")
+    lessons.add_argument(
+        "--senses", nargs="+", action="extend", required=True, help="that answer the questions"
+    )
+    lessons.add_argument("--more", type=int, default=8, help="questions a clip; default: 8")
+    lessons.add_argument(
+        "--own", action="store_true", help="only of clips whose own question these senses answer"
+    )
+
     show = command(parts, "show", _show, "Draw a question: all senses of its clips, as PNG.")
     show.add_argument("name", help="senseqa")
     show.add_argument("--type", required=True, help="of the question")
@@ -71,6 +86,15 @@ def _make(options: argparse.Namespace) -> None:
         f"{options.out}: {made.clips} clips in {made.seconds:.1f} s, {rate:.1f} a second, "
         f"{decimal(made.bytes)}"
     )
+
+
+def _lessons(options: argparse.Namespace) -> None:
+    from open_crema.senseqa import lessons
+
+    path, asked, clips = lessons.write(
+        options.folder, options.senses, options.more, own=options.own
+    )
+    print(f"{path}: {asked} questions about {clips} clips")
 
 
 def _show(options: argparse.Namespace) -> None:

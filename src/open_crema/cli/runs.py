@@ -6,13 +6,16 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from open_crema import termination
 from open_crema.cli.arguments import command, overridable
 from open_crema.errors import ConfigError
+
+if TYPE_CHECKING:
+    from open_crema.config import Config
 
 
 def add(commands: Any) -> None:
@@ -29,9 +32,22 @@ def add(commands: Any) -> None:
     score.add_argument("--data", type=Path, help="data file; default: data.test")
     score.add_argument("--senses", nargs="+", action="extend", help="give it only these senses")
     score.add_argument(
+        "--subsets",
+        metavar="WHICH",
+        help="score it on several sets of these senses at once: all, drop-one, single, add-one, or "
+        "a list as in video,video+audio",
+    )
+    score.add_argument(
+        "--confidence-curve",
+        action="store_true",
+        help="what each threshold of `crema ask --confidence` costs, and how often it is right",
+    )
+    score.add_argument(
         "--results", type=Path, help="where results go; default: beside the model, or in `out`"
     )
-    score.add_argument("--json", action="store_true", help="print results.json instead of a table")
+    score.add_argument(
+        "--json", action="store_true", help="print what is in the JSON files instead of tables"
+    )
     overridable(score)
 
     cost = command(commands, "cost", _cost, "Count trainable and frozen parameters by part.")
@@ -68,12 +84,41 @@ def _eval(options: argparse.Namespace) -> None:
         if Path(options.model).exists():  # a download is no place for results
             beside = folder
     out = options.results or beside.absolute().parent / "results"  # the folder may be "."
+    if options.subsets is not None or options.confidence_curve:
+        _eval_subsets(options, config, folder, out)
+        return
     found = experiment.evaluate_split(config, folder, senses=options.senses, out=out)
     if options.json:
         print((out / "results.json").read_text(encoding="utf-8"), end="")
     else:
         Console().print(report.table(found.summary()))
         print(f"written to {out}")
+
+
+def _eval_subsets(options: argparse.Namespace, config: Config, folder: Path, out: Path) -> None:
+    from open_crema import experiment
+    from open_crema.evaluation import exit_curve, subsets
+
+    found, curve = experiment.evaluate_subsets(
+        config,
+        folder,
+        subsets=options.subsets,
+        curve=options.confidence_curve,
+        senses=options.senses,
+        out=out,
+    )
+    if options.json:
+        content: dict[str, Any] = {"subsets": subsets.rows(found)}
+        if curve is not None:
+            content["exit_curve"] = curve.to_dict()
+        print(json.dumps(content, indent=2))
+        return
+    console = Console()
+    for table in subsets.matrix(found, console.width):
+        console.print(table)
+    if curve is not None:
+        console.print(exit_curve.table(curve))
+    print(f"written to {out}")
 
 
 def _cost(options: argparse.Namespace) -> None:

@@ -49,6 +49,11 @@ class QFormerConfig:
     encoder_width: Count = 384  # width of what it attends to; other encoders are projected to it
     cross_every: Count = 2  # cross-attention in layers 0, 2, 4, ...
     dropout: Share = 0.1
+    # "bert": normal, 0.02; "xavier": by fan-in and fan-out, sharper where queries meet keys and
+    # flatter where a layer adds to what it was given: learns faster from scratch at small sizes.
+    init: Literal["bert", "xavier"] = "bert"
+    # "grid": a fixed code of row and column is added to the features of pictures.
+    positions: Literal["none", "grid"] = "none"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -73,6 +78,9 @@ class FusionConfig:
     kind: Literal["self-gated", "concat"] = "self-gated"
     # "append": the gated tokens follow the primary sense's; "add": they are added to them.
     placement: Literal["append", "add"] = "append"
+    # How the blocks start: "fan-in", nn.Linear's (the released code); "identity", twice the
+    # identity without a bias, where silu(2 x) is nearly x, so that senses begin as themselves.
+    init: Literal["fan-in", "identity"] = "fan-in"
 
 
 @checked(frozen=True, config=_FORBID)
@@ -188,6 +196,7 @@ class AlignmentStageConfig:
 
     epochs: Whole = 0
     lr: Positive = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"  # "cosine": to 0 at its end
     batch_size: Count = 32
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
     temperature: Positive = 0.05
@@ -224,8 +233,16 @@ class TrainConfig:
     # stage only, or always, which needs strategy=joint.
     qformer: Literal["frozen", "alignment", "always"] = "frozen"
     init: str | None = None  # a saved model to start from
+    # The sense of that model as whose adapter new ones start, as far as their shapes agree, instead
+    # of at random.
+    like: str | None = None
     epochs: Whole = 10
+    # Above 0, an epoch ends after no more than so many steps; the next one draws anew.
+    epoch_steps: Whole = 0
     batch_size: Count = 16
+    # Of those that the data hold about the same media, so many are asked in one step, behind one
+    # run of the adapters; batch_size then counts media.
+    questions: Count = 1
     accumulate: Count = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Positive = 2e-4
@@ -238,6 +255,7 @@ class TrainConfig:
     betas: tuple[Share, Share] = (0.9, 0.999)
     clip: NotNegative = 0.0  # largest gradient norm; 0: none, as published
     precision: Literal["fp32", "bf16"] = "fp32"
+    saved: Literal["fp32", "bf16"] = "fp32"  # the model's files; checkpoints are always exact
     exit: ExitConfig = field(default_factory=ExitConfig)
     alignment: AlignmentStageConfig = field(default_factory=AlignmentStageConfig)
     validate_every: Count = 1  # epochs
@@ -250,6 +268,11 @@ class TrainConfig:
         if self.scope == "own" and self.init is None:
             raise ConfigError(
                 "train.scope=own adds senses to a trained model: name its folder as train.init"
+            )
+        if self.like is not None and self.init is None:
+            raise ConfigError(
+                f"train.like={self.like} needs a trained model that has it: name its folder as "
+                "train.init"
             )
         if self.scope == "own" and self.qformer != "frozen":
             raise ConfigError(

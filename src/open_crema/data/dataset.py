@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 
 from open_crema.data import sampler
 from open_crema.data.extract import Extractor, Source
@@ -95,15 +96,39 @@ class FeatureDataset:
         epoch: int = 0,
         seed: int = 0,
         skip: int = 0,
+        questions: int = 1,
     ) -> Iterator[Batch]:
         """One epoch: shuffled for training, else in order; the last batch may be smaller.
 
         skip: batches at the start that are left out without being read, to resume an epoch.
+        questions: above 1, a batch has ``batch_size`` media, each once an epoch, with no more than
+        so many of the questions about them, which each epoch draws anew.
         """
-        places = sampler.order(seed, epoch, len(self)) if training else list(range(len(self)))
-        for start in range(skip * batch_size, len(self), batch_size):
-            chosen = places[start : start + batch_size]
-            yield self.batch(chosen, training=training, epoch=epoch, seed=seed)
+        rows = self.rows(questions)
+        order = sampler.order(seed, epoch, len(rows)) if training else list(range(len(rows)))
+        for start in range(skip * batch_size, len(rows), batch_size):
+            chosen = [rows[i] for i in order[start : start + batch_size]]
+            if questions > 1:
+                chosen = [
+                    sampler.some(own, questions, seed, epoch, self.samples[own[0]].id)
+                    for own in chosen
+                ]
+            batch = self.batch(
+                [own[0] for own in chosen], training=training, epoch=epoch, seed=seed
+            )
+            others = [tuple(self.samples[i] for i in own[1:]) for own in chosen]
+            yield replace(batch, others=tuple(others)) if any(others) else batch
+
+    def rows(self, questions: int) -> list[list[int]]:
+        """What batches are made of: places of samples, by media where several questions about the
+        same ones are asked together."""
+        if questions == 1:
+            return [[i] for i in range(len(self))]
+        media: dict[Hashable, list[int]] = {}
+        for i, sample in enumerate(self.samples):
+            same = frozenset(sample.media.items()), frozenset(sample.timing.items())
+            media.setdefault(same, []).append(i)
+        return list(media.values())
 
     def features(self, index: int, sense: str) -> Features | SenseAbsent:
         """All of one sample's features of a sense, or why it has none; MediaError as in batch."""

@@ -53,6 +53,8 @@ class Sample:
         and in the answer.
     candidates: for an open-ended question, the answers that it leaves open (two or more); those in
         answers are among them. The model is not shown them.
+    captions: sense -> what it shows, in words, one list a part of the clip (parts are equally
+        long): word i is what query token i is to say, see :mod:`open_crema.training.align`.
     """
 
     id: str
@@ -65,11 +67,21 @@ class Sample:
     needs: tuple[str, ...] = ()
     pairs: Mapping[str, str] = field(default_factory=dict)
     candidates: tuple[str, ...] = ()
+    captions: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     @property
     def accepted(self) -> frozenset[str]:
         """The right answers as they are compared: options as they are, others normalised."""
         return frozenset(self.answers if self.options else map(normalise, self.answers))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A clip in words, for text tuning. captions: sense -> S lists of Q words. asked: questions as
+    the LLM reads them, each with its answer."""
+
+    captions: Mapping[str, Sequence[Sequence[str]]]
+    asked: Sequence[tuple[str, str]]
 
 
 def enter_pairs(sample: Sample, entered: dict[tuple[str, str], list[Sample]]) -> None:
@@ -120,13 +132,23 @@ class SenseBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions with the features of whichever senses each of them has."""
+    """Questions with the features of whichever senses each of them has.
+
+    others: for each of the samples more questions about the same media, in training with
+    ``train.questions``; they share its features. Empty where there are none.
+    """
 
     samples: tuple[Sample, ...]
     senses: Mapping[str, SenseBatch] = field(default_factory=dict)
+    others: tuple[tuple[Sample, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def asked(self) -> list[list[Sample]]:
+        """All questions about each of the media."""
+        others = self.others or ((),) * len(self.samples)
+        return [[sample, *more] for sample, more in zip(self.samples, others, strict=True)]
 
     def only(self, senses: Iterable[str]) -> Batch:
         """The same questions with no more than these senses; ``only([])`` is question-only."""

@@ -28,6 +28,12 @@ def order(seed: int, epoch: int, n: int) -> list[int]:
     return sorted(range(n), key=lambda i: (draw("order", seed, epoch, i), i))
 
 
+def some(places: Sequence[int], count: int, seed: int, epoch: int, name: str) -> list[int]:
+    """So many of them, drawn anew for each epoch; name: of what they belong to."""
+    keys = {i: draw("some", seed, epoch, name, k) for k, i in enumerate(places)}
+    return sorted(places, key=keys.__getitem__)[:count]
+
+
 def shuffled(senses: Sequence[str], seed: int, step: int) -> list[str]:
     """A permutation of the senses for one optimizer step, however they are listed. Which of two
     comes first does not hang on what others there are, so an exit changes no order."""

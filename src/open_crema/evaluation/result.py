@@ -30,7 +30,9 @@ class Prediction:
     that it was given; absent: why it was not given the others. blind: what the same model says to
     the question alone (None where that was not asked). chance: how often a guess is right;
     majority: whether the most frequent training answer is (None without training samples).
-    needs, pairs: as the sample states them.
+    needs, pairs: as the sample states them. gates: assisting sense -> its share of the fused tokens
+    of each frame (of the primary sense); empty without assistants and for models without a gate.
+    confidence: of the answer, as early exit at inference goes by it (None where nobody asked).
     """
 
     id: str
@@ -49,12 +51,17 @@ class Prediction:
     majority: bool | None
     needs: tuple[str, ...] = ()
     pairs: Mapping[str, str] = field(default_factory=dict)
+    gates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``options`` pairs each with its probability."""
+        """Plain data; ``options`` pairs each with its probability, a confidence is only there where
+        it was asked for."""
         offered = zip(self.options, self.probabilities, strict=True)
         plain = asdict(self)
         del plain["probabilities"]
+        if self.confidence is None:
+            del plain["confidence"]
         return {**plain, "options": [{"option": o, "probability": p} for o, p in offered]}
 
 

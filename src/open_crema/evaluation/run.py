@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
 
 from open_crema import modality
 from open_crema.config import EvalConfig
@@ -11,6 +13,8 @@ from open_crema.data.dataset import UNUSABLE, FeatureDataset
 from open_crema.data.sample import Batch, Sample, enter_pairs, normalise
 from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
 from open_crema.evaluation import metrics
+from open_crema.evaluation.answer import Said, answer
+from open_crema.evaluation.gates import gates
 from open_crema.evaluation.result import Evaluation, Prediction, Skipped
 from open_crema.model.crema import UNTRAINED, Crema
 
@@ -43,37 +47,61 @@ def evaluate(
     right option or candidate that is not offered and for pairs that are none, CremaError where
     nothing could be scored, MediaError for unusable media under the policy "error".
     """
+    (found,) = evaluate_each(
+        model,
+        dataset,
+        [senses],
+        config=config,
+        train=train,
+        blind=blind,
+        progress=progress,
+    )
+    return found
+
+
+def evaluate_each(
+    model: Crema,
+    dataset: FeatureDataset,
+    subsets: Sequence[Sequence[str] | None],
+    *,
+    config: EvalConfig,
+    train: Sequence[Sample] = (),
+    blind: bool = True,
+    confident: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Evaluation, ...]:
+    """:func:`evaluate` for several sets of senses at once, in their order, on the same samples.
+
+    Each has the same predictions, to the last bit, as an evaluation of its own; features are read
+    and query tokens computed once for all of them. confident: predictions have their confidence,
+    too. Raises what :func:`evaluate` does.
+    """
     dataset = dataset.masking()
-    used = _used(model, dataset, senses)
+    used = [given_senses(model, dataset, senses) for senses in subsets]
     report = progress or (lambda done, total: None)
     _check(dataset.samples)
     training = model.training
     model.eval()
     try:
-        said, skipped = _answer_all(model, dataset, config, used, report)
+        said, skipped = _answer_all(model, dataset, config, used, confident, report)
         kept = [dataset.samples[i] for i in said]
         alone = _blind(model, kept, config) if blind else {}
     finally:
         model.train(training)
     usual = metrics.majority(kept, train) if train else [None] * len(kept)
-    rows = zip(kept, said.values(), metrics.chance(kept), usual, strict=True)
-    return Evaluation(
-        senses=used,
-        expected=len(dataset),
-        predictions=tuple(
-            _prediction(sample, answer, alone.get(_asked(sample)), by_chance, by_majority)
-            for sample, answer, by_chance, by_majority in rows
-        ),
-        skipped=skipped,
+    rows = list(zip(kept, said.values(), metrics.chance(kept), usual, strict=True))
+    return tuple(
+        Evaluation(
+            senses=senses,
+            expected=len(dataset),
+            predictions=tuple(
+                _prediction(sample, answers[i], alone.get(_asked(sample)), by_chance, by_majority)
+                for sample, answers, by_chance, by_majority in rows
+            ),
+            skipped=skipped,
+        )
+        for i, senses in enumerate(used)
     )
-
-
-@dataclass(frozen=True)
-class _Said:
-    text: str
-    probabilities: tuple[float, ...]
-    senses: tuple[str, ...] = ()
-    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def _check(samples: Sequence[Sample]) -> None:
@@ -87,7 +115,11 @@ def _check(samples: Sequence[Sample]) -> None:
         enter_pairs(sample, entered)
 
 
-def _used(model: Crema, dataset: FeatureDataset, senses: Sequence[str] | None) -> tuple[str, ...]:
+def given_senses(
+    model: Crema, dataset: FeatureDataset, senses: Sequence[str] | None
+) -> tuple[str, ...]:
+    """In canonical order those that are asked for, or all of the model's. Raises ConfigError for
+    one that the model or the data set does not have."""
     wanted = model.senses if senses is None else modality.canonical(senses)
     for sense in wanted:
         modality.get(sense)
@@ -101,11 +133,14 @@ def _answer_all(
     model: Crema,
     dataset: FeatureDataset,
     config: EvalConfig,
-    senses: Sequence[str],
+    subsets: Sequence[Sequence[str]],
+    confident: bool,
     report: Callable[[int, int], None],
-) -> tuple[dict[int, _Said], tuple[Skipped, ...]]:
-    """What was said to each scored sample, by its place in the data set, and the other samples."""
-    said: dict[int, _Said] = {}
+) -> tuple[dict[int, list[Said]], tuple[Skipped, ...]]:
+    """What was said to each scored sample with each subset of senses, by its place in the data
+    set, and the other samples."""
+    wanted = {sense for senses in subsets for sense in senses}
+    said: dict[int, list[Said]] = {}
     skipped: dict[int, Skipped] = {}
     done = 0
     for places in _places(dataset.samples, config.batch_size):
@@ -125,10 +160,19 @@ def _answer_all(
                     skipped[i] = _skipped(dataset.samples[i], UNUSABLE, str(failure))
             usable = [i for i in usable if i not in skipped]
             batch = dataset.batch(usable)
-        batch = batch.only(senses)
-        for row, answer in enumerate(_answer(model, batch, config)):
-            there, absent = _presence(model, dataset, usable[row], batch, row, senses)
-            said[usable[row]] = replace(answer, senses=there, absent=absent)
+        batch = batch.only(wanted).to(model.backbone.device)
+        with torch.no_grad():  # a sense's tokens do not depend on the other senses
+            queried = model.query_all(batch)
+        said.update({place: [] for place in usable})
+        for senses in subsets:
+            part = batch.only(senses)
+            tokens = {sense: x for sense, x in queried.items() if sense in senses}
+            answers = answer(model, part, config, tokens=tokens, confident=confident)
+            shares = gates(model.fusion, tokens, len(answers))
+            for row, (place, one) in enumerate(zip(usable, answers, strict=True)):
+                there, absent = _presence(model, dataset, place, part, row, senses)
+                one = replace(one, senses=there, absent=absent, gates=shares[row])
+                said[place].append(one)
         done += len(places)
         report(done, len(dataset))
     return dict(sorted(said.items())), tuple(skipped[i] for i in sorted(skipped))
@@ -154,23 +198,6 @@ def _unusable(
                 yield i, sense, error
 
 
-def _answer(model: Crema, batch: Batch, config: EvalConfig) -> list[_Said]:
-    if not len(batch):
-        return []
-    batch = batch.to(model.backbone.device)
-    if not batch.samples[0].options:
-        found = model.generate(
-            batch,
-            max_new_tokens=config.max_new_tokens,
-            beams=config.beams,
-            length_penalty=config.length_penalty,
-        )
-        return [_Said(text, ()) for text in found.texts]
-    scores = model.score(batch)
-    rows = zip(batch.samples, metrics.choose(scores), scores.probabilities().tolist(), strict=True)
-    return [_Said(s.options[best], tuple(p[: len(s.options)])) for s, best, p in rows]
-
-
 def _blind(
     model: Crema, samples: Sequence[Sample], config: EvalConfig
 ) -> dict[tuple[str, ...], str]:
@@ -179,8 +206,8 @@ def _blind(
     said = {}
     for places in _places(distinct, config.batch_size):
         batch = Batch(tuple(distinct[i] for i in places))
-        for sample, answer in zip(batch.samples, _answer(model, batch, config), strict=True):
-            said[_asked(sample)] = answer.text
+        for sample, found in zip(batch.samples, answer(model, batch, config), strict=True):
+            said[_asked(sample)] = found.text
     return said
 
 
@@ -208,7 +235,7 @@ def _skipped(sample: Sample, reason: str, detail: str) -> Skipped:
 
 
 def _prediction(
-    sample: Sample, said: _Said, blind: str | None, chance: float, majority: bool | None
+    sample: Sample, said: Said, blind: str | None, chance: float, majority: bool | None
 ) -> Prediction:
     return Prediction(
         id=sample.id,
@@ -219,6 +246,7 @@ def _prediction(
         correct=metrics.is_correct(sample, said.text),
         options=sample.options,
         probabilities=said.probabilities,
+        confidence=said.confidence,
         senses=said.senses,
         absent=said.absent,
         blind=blind,
@@ -227,4 +255,5 @@ def _prediction(
         majority=majority,
         needs=sample.needs,
         pairs=sample.pairs,
+        gates=said.gates,
     )

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
 from open_crema.config import ModelConfig
+from open_crema.errors import DataError
 from open_crema.modality import Modality
 from open_crema.model.qformer import LoraLayer, QFormer
+
+
+@cache
+def grid_code(keys: int, width: int) -> Tensor:
+    """``[K, E]``: sines and cosines of the row and column of each patch of a square picture, half
+    of the width each; 0 for the class token that stands before them, if one does.
+
+    Raises DataError where the tokens make no square.
+    """
+    side = math.isqrt(keys)
+    extra = keys - side * side
+    if extra > 1 or width % 4:
+        raise DataError(
+            f"qformer.positions=grid: {keys} tokens of width {width} are no square of patches; use "
+            "none"
+        )
+    place = torch.arange(side, dtype=torch.float32)[:, None]
+    rate = torch.pi / 2 ** torch.linspace(0, math.log2(2 * side), width // 4)
+    waves = torch.cat([torch.sin(place * rate), torch.cos(place * rate)], dim=1)  # [side, E / 2]
+    rows = waves[:, None].expand(side, side, -1)
+    code = torch.cat([rows, rows.transpose(0, 1)], dim=2).flatten(0, 1)
+    return torch.cat([code.new_zeros(extra, width), code])
 
 
 class Adapter(nn.Module):
@@ -39,6 +65,7 @@ class Adapter(nn.Module):
             else None
         )
         self.input_norm = nn.LayerNorm(shape.encoder_width) if modality.norm else None
+        self.grid = shape.positions == "grid" and modality.encoder == "vision"
         self.lora = nn.ModuleList(
             LoraLayer(shape.width, config.lora)
             for _ in range(shape.layers if self.uses_lora else 0)
@@ -50,7 +77,9 @@ class Adapter(nn.Module):
         tokens = tokens.to(self.queries.dtype)
         if self.input_projection is not None:
             tokens = self.input_projection(tokens)
-        return tokens if self.input_norm is None else self.input_norm(tokens)
+        if self.input_norm is not None:
+            tokens = self.input_norm(tokens)
+        return tokens + grid_code(*tokens.shape[1:]).to(tokens) if self.grid else tokens
 
     def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
         """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates."""
@@ -62,6 +91,15 @@ class Adapter(nn.Module):
             self.fresh.fill_(False)
         projected: Tensor = self.projection(self.read(qformer, self.memory(tokens), mask))
         return projected
+
+    @torch.no_grad()
+    def start_as(self, other: Adapter) -> None:
+        """Takes over every tensor that both have in one shape; an input projection that the other
+        one does not need stays as it is."""
+        given = dict(other.named_parameters())
+        for name, parameter in self.named_parameters():
+            if name in given and given[name].shape == parameter.shape:
+                parameter.copy_(given[name])
 
     def lora_matrices(self) -> list[nn.Parameter]:
         """The matrices whose gradient the released code's early exit watches."""

@@ -126,7 +126,10 @@ class Attached(Crema):
             raise DataError(f"{len(conversations)} conversations with {len(batch)} samples")
         moved = batch.to(self.vlm.device)
         return ConversationBatch(
-            moved.samples, moved.senses, tuple(conversations), dict(processing or {})
+            moved.samples,
+            moved.senses,
+            conversations=tuple(conversations),
+            processing=dict(processing or {}),
         )
 
     def prompt(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Prompt:

@@ -23,7 +23,7 @@ from open_crema.modality import canonical
 from open_crema.model.adapter import Adapter
 from open_crema.model.facts import AdapterInfo
 from open_crema.model.fusion import Fusion, QueryTokens
-from open_crema.model.prompt import assemble
+from open_crema.model.prompt import assemble, assemble_shared
 from open_crema.model.qformer import QFormer
 
 
@@ -74,16 +74,28 @@ class Crema(nn.Module):
         width = encoder_width or width_for(kind, self.config.encoders)
         return Adapter(kind, self.config, width, backbone.width)
 
-    def add_sense(self, sense: str, encoder_width: int | None = None) -> None:
-        """Grows by a fresh adapter and a zero fusion block: outputs stay as they are until these
-        are trained. Raises ConfigError for an unknown sense or one that is there already."""
+    def add_sense(
+        self, sense: str, encoder_width: int | None = None, *, like: str | None = None
+    ) -> None:
+        """Grows by a fresh adapter and a fusion block: outputs stay as they are until these are
+        trained. like: the sense whose adapter the new one starts as.
+
+        Raises ConfigError for an unknown sense or one that is there already.
+        """
         if sense in self.adapters:
             raise ConfigError(f"the model has an adapter for {sense!r} already")
         adapter = self._adapter(sense, self.backbone, encoder_width)
+        if like is not None:
+            if like not in self.adapters:
+                raise ConfigError(
+                    f"no adapter of {like!r} to start {sense!r} as; the model has "
+                    f"{', '.join(self.senses)}"
+                )
+            adapter.start_as(self.adapter(like))
         adapter.fresh.fill_(True)
-        like = next(self.qformer.parameters())
-        self.adapters[sense] = adapter.to(like.device, like.dtype).train(self.training)
-        self.fusion.add(sense, like)
+        shared = next(self.qformer.parameters())
+        self.adapters[sense] = adapter.to(shared.device, shared.dtype).train(self.training)
+        self.fusion.add(sense, shared)
         self._set_senses([*self.config.senses, sense])
         for name in self.senses:  # parameters stay in canonical order, however the model grew
             self.adapters[name] = self.adapters.pop(name)
@@ -150,16 +162,24 @@ class Crema(nn.Module):
         questions = [sample.question for sample in batch.samples]
         return assemble(self.backbone, self.fusion(tokens), questions, self.config)
 
-    def targets(self, batch: Batch) -> list[list[int]]:
-        """Token ids of each sample's first answer. Raises DataError where there is none."""
-        for sample in batch.samples:
+    def targets(self, batch: Batch) -> list[list[list[int]]]:
+        """Token ids of the first answer to each question about each of the media. Raises DataError
+        where there is none."""
+        asked = batch.asked()
+        for sample in (sample for own in asked for sample in own):
             if not sample.answers:
                 raise DataError(f"sample {sample.id!r} has no answer to train on")
-        return [self.backbone.target(sample.answers[0]) for sample in batch.samples]
+        return [[self.backbone.target(sample.answers[0]) for sample in own] for own in asked]
 
     def answer(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Output:
         """Loss and logits from given query tokens (so that unchanged ones can be reused)."""
-        output: Output = self.backbone(self.prompt(tokens, batch), self.targets(batch))
+        targets = self.targets(batch)
+        if batch.others:
+            questions = [[sample.question for sample in own] for own in batch.asked()]
+            blocks = self.fusion(tokens)
+            prefix, texts = assemble_shared(self.backbone, blocks, questions, self.config)
+            return self.backbone.forward_shared(prefix, texts, targets)
+        output: Output = self.backbone(self.prompt(tokens, batch), [own for (own,) in targets])
         return output
 
     def forward(self, batch: Batch) -> Output:
@@ -167,19 +187,31 @@ class Crema(nn.Module):
         return self.answer(self.query_all(batch), batch)
 
     @torch.no_grad()
-    def generate(self, batch: Batch, *, max_new_tokens: int = 10, **search: Any) -> Generation:
-        """Answers as text; ``search``: beams, length_penalty, scores."""
-        prompt = self.prompt(self.query_all(batch), batch)
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        max_new_tokens: int = 10,
+        tokens: Mapping[str, QueryTokens] | None = None,
+        **search: Any,
+    ) -> Generation:
+        """Answers as text; tokens: the batch's query tokens where they are known, instead of its
+        senses; ``search``: beams, length_penalty, scores."""
+        prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
         return self.backbone.generate(prompt, max_new_tokens=max_new_tokens, **search)
 
     @torch.no_grad()
-    def score(self, batch: Batch) -> OptionScores:
-        """How likely each of the samples' options is. Raises DataError where there are none."""
+    def score(
+        self, batch: Batch, *, tokens: Mapping[str, QueryTokens] | None = None
+    ) -> OptionScores:
+        """How likely each of the samples' options is; tokens: as of :meth:`generate`. Raises
+        DataError where there are none."""
         for sample in batch.samples:
             if not sample.options:
                 raise DataError(f"sample {sample.id!r} has no options to score")
         options = [[self.backbone.target(o) for o in s.options] for s in batch.samples]
-        return self.backbone.score(self.prompt(self.query_all(batch), batch), options)
+        prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
+        return self.backbone.score(prompt, options)
 
     def unit(self, sense: str) -> Iterator[nn.Parameter]:
         """What one sub-step of sequential training updates, where it is trainable: the sense's

@@ -15,6 +15,7 @@ tensors, and an adapter that has not changed since it was read is written as it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,25 @@ HINT = "a saved model has one; is this a model folder?"
 _Tensors = dict[str, Tensor]
 
 
-def save_pretrained(model: Crema, folder: str | Path, *, run: Config | None = None) -> Path:
+def save_pretrained(
+    model: Crema,
+    folder: str | Path,
+    *,
+    run: Config | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
     """Writes the model (without its frozen LLM) to a folder, replacing what is there.
 
-    run: the configuration that made it, kept as ``run.yaml``.
+    run: the configuration that made it, kept as ``run.yaml``. dtype: of the files, as
+    torch.bfloat16 for half their size; what is rounded so is another model, to which adapters of
+    the first one do not belong.
     """
     folder = Path(folder)
     check_replaceable(folder)
+    if dtype is not None:
+        model = deepcopy(model, {id(model.backbone): model.backbone})
+        for part in (model.qformer, model.adapters, model.fusion):
+            part.to(dtype)
     said = describe(model, run=run)
     with replacing(folder) as new:
         write_json(

@@ -115,17 +115,21 @@ class Fusion(nn.Module):
         if self.gated and len(self.senses) > 1:
             assistants = self.senses[1:]
             bound = (len(assistants) * width) ** -0.5  # nn.Linear's init, fan-in of all blocks
+            identity = config.init == "identity"
             for sense in assistants:
-                self.blocks[sense] = nn.Parameter(torch.empty(width, width).uniform_(-bound, bound))
-            self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
+                block = torch.empty(width, width).uniform_(-bound, bound)
+                self.blocks[sense] = nn.Parameter(2 * torch.eye(width) if identity else block)
+            bias = torch.empty(width).uniform_(-bound, bound)
+            self.bias = nn.Parameter(torch.zeros(width) if identity else bias)
 
     @property
     def gated(self) -> bool:
         return self.config.kind == "self-gated"
 
     def add(self, sense: str, like: Tensor) -> None:
-        """Grows by a zero block (device and precision as ``like``'s): outputs stay as they are
-        until it is trained."""
+        """Grows by a block (device and precision as ``like``'s), of zeros, or twice the identity
+        where the configuration starts so. Outputs stay as they are in either case: a sense that
+        has not been trained is not heard."""
         self.senses = canonical([*self.senses, sense])
         if not self.gated:
             return
@@ -133,7 +137,10 @@ class Fusion(nn.Module):
             self.bias = nn.Parameter(like.new_zeros(self.width))
         for new in self.senses[1:]:  # the former first sense needs a block if it no longer leads
             if new not in self.blocks:
-                self.blocks[new] = nn.Parameter(self.bias.new_zeros(self.width, self.width))
+                block = self.bias.new_zeros(self.width, self.width)
+                if self.config.init == "identity":
+                    block.fill_diagonal_(2.0)
+                self.blocks[new] = nn.Parameter(block)
         for name in self.senses[1:]:  # parameters stay in canonical order
             self.blocks[name] = self.blocks.pop(name)
 

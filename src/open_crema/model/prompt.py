@@ -41,6 +41,27 @@ def assemble(
     return pack(embeds, mask, backbone.side)
 
 
+def assemble_shared(
+    backbone: Backbone,
+    blocks: Sequence[Block],
+    questions: Sequence[Sequence[str]],
+    config: ModelConfig,
+) -> tuple[Prompt, list[list[list[int]]]]:
+    """For several questions about each of the media: what stands before them, once, and the token
+    ids of each question. Together they are what :func:`assemble` makes of each.
+
+    Raises ConfigError for the layout "reference", DataError as assemble.
+    """
+    if config.prompt.layout == "reference":
+        raise ConfigError("train.questions above 1 needs model.prompt.layout=packed")
+    pieces = [
+        _constant(backbone, backbone.before, len(questions)),
+        *_labelled(backbone, blocks, len(questions)),
+    ]
+    texts = [_texts(backbone, own, config.prompt) for own in questions]
+    return pack(*_concatenate(pieces, backbone), backbone.side), texts
+
+
 def blocks_alone(backbone: Backbone, blocks: Sequence[Block], batch: int) -> Prompt:
     """The blocks with their labels and no other text, valid tokens first: ``[B, N, D]``, N = 0
     where there is none. What is spliced into a VLM's own prompt."""

@@ -110,6 +110,14 @@ class QFormerLayer(nn.Module):
         return normed
 
 
+def _gain(name: str) -> float:
+    """Of the "xavier" init: cross-attention chooses sharply from the start, and what is added to
+    the residual stream starts small."""
+    if name.endswith(("cross.query", "cross.key")):
+        return 1.4
+    return 0.5 if name.endswith((".out", ".down")) else 1.0
+
+
 class QFormer(nn.Module):
     """``forward(queries [Q, H], memory [N, K, E], mask [N, K], lora) -> [N, Q, H]``.
 
@@ -126,10 +134,13 @@ class QFormer(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(QFormerLayer(config, i) for i in range(config.layers))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # BERT's init
-                nn.init.normal_(module.weight, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+                if config.init == "bert":
+                    nn.init.normal_(module.weight, std=0.02)
+                else:
+                    nn.init.xavier_uniform_(module.weight, gain=_gain(name))
 
     def forward(
         self,

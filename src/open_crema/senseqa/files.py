@@ -105,8 +105,8 @@ def _write_questions(spec: Spec, folder: Path) -> None:
     with questions.open("w", encoding="utf-8") as file:
         for group in groups(spec):
             for variant, question in zip(group.variants, group.questions, strict=False):
-                media = _media(group, variant)
-                file.write(json.dumps(_line(question, media), ensure_ascii=False) + "\n")
+                media = media_of_clip(group, variant)
+                file.write(json.dumps(line(question, media), ensure_ascii=False) + "\n")
                 layouts.add(group, variant, {sense: folder / media[sense] for sense in media})
     layouts.write()
     questions.replace(folder / QUESTIONS)
@@ -116,18 +116,18 @@ def _write_questions(spec: Spec, folder: Path) -> None:
         official.rename(folder / OFFICIAL)
 
 
-def _media(group: Group, variant: Variant) -> dict[str, str]:
+def media_of_clip(group: Group, variant: Variant) -> dict[str, str]:
     """Sense -> its file's path in the folder."""
     names = media_of(group, variant)
     return {sense: f"{CLIPS}/{group.name}/{name}" for sense, name in names.items()}
 
 
-def _line(question: Question, media: dict[str, str]) -> dict[str, Any]:
+def line(question: Question, media: dict[str, str]) -> dict[str, Any]:
     """The question as the task `jsonl` reads it."""
     choices = "options" if question.options else "candidates"
     return {
         "id": question.id,
-        "video": media["video"],
+        **({"video": media["video"]} if "video" in media else {}),
         "media": {sense: path for sense, path in media.items() if sense != "video"},
         "question": question.text,
         "answer": question.answer,
@@ -136,6 +136,22 @@ def _line(question: Question, media: dict[str, str]) -> dict[str, Any]:
         "needs": question.needs,
         "pairs": question.pairs,
     }
+
+
+def held(folder: Path) -> Spec:
+    """The set that a folder holds. Raises ConfigError where it holds none, or not all of it."""
+    path = folder / _MANIFEST
+    if not path.exists():
+        raise ConfigError(f"{folder}: is no folder of SenseQA ({_MANIFEST} is missing)")
+    about = _manifest(path)
+    try:
+        types = tuple(about["types"])
+        spec = Spec(about["split"], about["seed"], about["count"], types, about["frames"])
+    except (KeyError, TypeError):
+        raise _damaged(path) from None
+    if not _is_complete(folder, spec):
+        raise ConfigError(f"{folder}: its making was cut short; run `crema data make` on it again")
+    return spec
 
 
 def _described(spec: Spec) -> dict[str, Any]:
@@ -194,9 +210,13 @@ def _manifest(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise ConfigError(f"{path}: is damaged; remove the folder, or choose another one")
+        raise _damaged(path)
     found: dict[str, Any] = held
     return found
+
+
+def _damaged(manifest: Path) -> ConfigError:
+    return ConfigError(f"{manifest}: is damaged; remove the folder, or choose another one")
 
 
 def _listed(about: dict[str, Any], names: list[str]) -> str:

@@ -47,6 +47,7 @@ FIELDS = (
     "needs",
     "pairs",
     "candidates",
+    "captions",
 )
 
 
@@ -178,6 +179,7 @@ def _sample(
         needs=_needs(fields),
         pairs=_pairs(fields),
         candidates=_candidates(fields, options, answers),
+        captions=_captions(fields),
     )
 
 
@@ -267,6 +269,22 @@ def _pairs(fields: Mapping[str, Any]) -> dict[str, str]:
     for sense in given:
         _check_sense(sense, "pairs")
     return {sense: _text(given[sense], f"pairs.{sense}") for sense in modality.canonical(given)}
+
+
+def _captions(fields: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    given = fields.get("captions", {})
+    if not isinstance(given, dict):
+        raise _FieldError(f"field 'captions' must map senses to words, not be {_kind(given)}")
+    found = {}
+    for sense, parts in given.items():
+        _check_sense(sense, "captions")
+        name = f"captions.{sense}"
+        if not isinstance(parts, list) or not parts:
+            raise _FieldError(f"field {name!r} must be a list of lists of words, one or more")
+        found[sense] = tuple(_texts(part, f"{name}[{i}]") for i, part in enumerate(parts))
+        if not found[sense][0] or len(set(map(len, found[sense]))) > 1:
+            raise _FieldError(f"field {name!r}: its lists must hold equally many words, 1 or more")
+    return found
 
 
 def _check_sense(sense: str, name: str) -> None:

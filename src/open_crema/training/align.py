@@ -8,7 +8,9 @@ stage is to BLIP-2, and takes a minute where training through the LLM takes ten.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,8 +22,73 @@ from open_crema.config import AlignmentStageConfig
 from open_crema.data.sample import Batch, Sample
 from open_crema.errors import DataError
 from open_crema.model.crema import Crema
+from open_crema.training.optimizer import set_rate
 
 Media = frozenset[tuple[str, str]]
+Words = Mapping[Media, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """ids: for each of the media, sense -> token ids ``[parts, words]``. used: all, sorted."""
+
+    ids: Mapping[Media, Mapping[str, Tensor]]
+    used: Tensor
+
+
+def captions_of(backbone: Backbone, samples: Sequence[Sample]) -> Captions | None:
+    """The captions of the media as token ids: of each word the first token that it has in a text.
+    Of several samples about the same media one may have them. None where no sample has one."""
+    ids: dict[str, int] = {}
+
+    def first(word: str) -> int:
+        if word not in ids:
+            ids[word] = backbone.encode(f" {word}")[0]
+        return ids[word]
+
+    found = {
+        _media(sample): {
+            sense: torch.tensor([[first(word) for word in part] for part in parts])
+            for sense, parts in sample.captions.items()
+        }
+        for sample in samples
+        if sample.captions
+    }
+    return Captions(found, torch.tensor(sorted(set(ids.values())))) if found else None
+
+
+def caption_loss(
+    model: Crema, batch: Batch, captions: Captions, config: AlignmentStageConfig
+) -> Tensor:
+    """As :func:`alignment_loss`, for each sense's own query tokens before the fusion.
+
+    Query token q of a segment stands for word q of its sense's caption of that part of the clip;
+    queries beyond the caption, and senses without one, have no target. Senses of which nothing is
+    trained are left out. 0 without a gradient where nothing has a target.
+    """
+    said, wanted = [], []
+    trained = [s for s in model.senses_in(batch) if _trainable(model, s)]
+    for sense in trained:
+        query = model.query(sense, batch.senses[sense])
+        own = [captions.ids.get(_media(sample), {}).get(sense) for sample in batch.samples]
+        ids = torch.full(query.tokens.shape[:3], -1)
+        for row, words in enumerate(own):
+            if words is not None:
+                count = int(query.segments[row].sum())
+                parts = (torch.arange(count) * 2 + 1) * len(words) // (2 * count)
+                most = min(words.shape[1], ids.shape[2])
+                ids[row, :count, :most] = words[parts, :most]
+        ids = ids.to(query.tokens.device)
+        said.append(query.tokens[ids >= 0].float())
+        wanted.append(ids[ids >= 0])
+    if not sum(map(len, wanted)):
+        return torch.zeros(())
+    return _word_loss(model, torch.cat(said), torch.cat(wanted), captions.used, config)
+
+
+def _trainable(model: Crema, sense: str) -> bool:
+    path = (model.adapter(sense), model.qformer)
+    return any(p.requires_grad for module in path for p in module.parameters())
 
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:
@@ -47,7 +114,7 @@ def _media(sample: Sample) -> Media:
 
 
 def alignment_loss(
-    model: Crema, batch: Batch, words: Mapping[Media, Sequence[int]], config: AlignmentStageConfig
+    model: Crema, batch: Batch, words: Words, config: AlignmentStageConfig
 ) -> Tensor:
     """Mean over the LLM's input tokens of a cross-entropy and a squared error to the right row.
 
@@ -55,21 +122,32 @@ def alignment_loss(
     chooses, by cosine similarity over the temperature, among all words in use and ``random_rows``
     others; the squared error is relative to the mean squared norm of the rows in use.
     """
-    rows = model.backbone.llm.get_input_embeddings().weight.detach()
-    used = torch.tensor(sorted({i for own in words.values() for i in own}), device=rows.device)
-    others = torch.randint(len(rows), (config.random_rows,), device=rows.device)
-    table = rows[torch.cat([used, others[~torch.isin(others, used)]])].float()
-    unit = functional.normalize(table, dim=1)
-    scale = table[: len(used)].square().sum(dim=1).mean()
     own = [words[_media(sample)] for sample in batch.samples]
     said, wanted = [], []
     for block in model.fusion(model.query_all(batch)):
         queries = range(model.config.qformer.queries)
-        ids = torch.tensor([[w[q % len(w)] for q in queries] for w in own], device=rows.device)
+        ids = torch.tensor(
+            [[w[q % len(w)] for q in queries] for w in own], device=block.mask.device
+        )
         ids = ids.repeat(1, block.tokens.shape[1] // len(queries))  # [B, N], as block.tokens
         said.append(block.tokens[block.mask].float())
-        wanted.append(torch.searchsorted(used, ids[block.mask]))
-    tokens, target = torch.cat(said), torch.cat(wanted)
+        wanted.append(ids[block.mask])
+    used = torch.tensor(sorted({i for own in words.values() for i in own}))
+    return _word_loss(model, torch.cat(said), torch.cat(wanted), used, config)
+
+
+def _word_loss(
+    model: Crema, tokens: Tensor, wanted: Tensor, used: Tensor, config: AlignmentStageConfig
+) -> Tensor:
+    """tokens ``[N, D]`` that are to be the rows ``wanted`` [N] of the embedding matrix; used: all
+    rows that are ever wanted, in order."""
+    rows = model.backbone.llm.get_input_embeddings().weight.detach()
+    used = used.to(rows.device)
+    others = torch.randint(len(rows), (config.random_rows,), device=rows.device)
+    table = rows[torch.cat([used, others[~torch.isin(others, used)]])].float()
+    unit = functional.normalize(table, dim=1)
+    scale = table[: len(used)].square().sum(dim=1).mean()
+    target = torch.searchsorted(used, wanted)
     logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
     squared = (tokens - table[target]).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
@@ -99,7 +177,8 @@ def align(
     of its batches; one without any sense that is trained is left out. start: the step to go on
     from, with the optimizer as it was then.
     """
-    words = words_of_media(model.backbone, samples)
+    captions = captions_of(model.backbone, samples)
+    words = {} if captions is not None else words_of_media(model.backbone, samples)
     for epoch in range(start // steps_per_epoch, config.epochs):
         skip = max(start - epoch * steps_per_epoch, 0)
         for step, batch in enumerate(batches(epoch, skip), start=epoch * steps_per_epoch + skip):
@@ -107,10 +186,16 @@ def align(
                 continue
             torch.manual_seed(seed + step)
             model.train()
-            loss = alignment_loss(model, batch, words, config)
+            if captions is not None:
+                loss = caption_loss(model, batch, captions, config)
+            else:
+                loss = alignment_loss(model, batch, words, config)
             if not loss.requires_grad:  # nothing that is trained took part
                 continue
             loss.backward()  # type: ignore[no-untyped-call]
+            if config.schedule == "cosine":
+                share = step / (config.epochs * steps_per_epoch)
+                set_rate(optimizer, config.lr * (1 + math.cos(math.pi * share)) / 2)
             optimizer.step()
             optimizer.zero_grad()  # here, so that none is left to what trains next
             yield epoch, step, loss.item()

@@ -34,7 +34,9 @@ def digest(data: FeatureDataset) -> str:
     """What the run is trained on, by all but the places of the media files."""
     found = hashlib.sha256()
     for s in data.samples:
-        found.update(json.dumps([s.id, s.question, s.answers, sorted(s.media)]).encode())
+        said: list[Any] = [s.id, s.question, s.answers, sorted(s.media)]
+        said += [[sense, s.captions[sense]] for sense in sorted(s.captions)]
+        found.update(json.dumps(said).encode())
     for masked in sorted(data.masked):
         found.update(json.dumps(masked).encode())
     return found.hexdigest()[:16]

@@ -70,8 +70,10 @@ class Trainer:
         own = config.train.scope == "own"
         self.order = freeze_published(model) if own else list(config.model.senses)
         self.optimizer = build_optimizer(model, config.train)
-        batches = math.ceil(len(train) / config.train.batch_size)
+        batches = math.ceil(len(train.rows(config.train.questions)) / config.train.batch_size)
         self.steps_per_epoch = math.ceil(batches / config.train.accumulate)
+        if config.train.epoch_steps:
+            self.steps_per_epoch = min(self.steps_per_epoch, config.train.epoch_steps)
         self.rate = schedule(config.train, self.steps_per_epoch)
         self.exits = EarlyExit(config.train.exit)
         self.step = 0
@@ -194,13 +196,18 @@ class Trainer:
             epoch=epoch,
             seed=self.config.seed,
             skip=skip * train.accumulate,
+            questions=train.questions,
         )
         group: list[Batch] = []
+        step = skip
         for batch in batches:
             group.append(batch.to(self.model.backbone.device))
             if len(group) == train.accumulate:
                 yield group
                 group = []
+                step += 1
+                if step == self.steps_per_epoch:
+                    return
         if group:
             yield group
 
@@ -272,11 +279,18 @@ class Trainer:
     def _align(self, last: Checkpoint | None) -> None:
         """The alignment stage, from its checkpoint where there is one, up to training's first."""
         stage = self.config.train.alignment
-        per_epoch = math.ceil(len(self.data) / stage.batch_size)
+        # A caption is of the media, whichever of the questions about them stands for it.
+        together = self.config.train.questions
+        per_epoch = math.ceil(len(self.data.rows(together)) / stage.batch_size)
 
         def batches(epoch: int, skip: int) -> Iterator[Batch]:
             found = self.data.batches(
-                stage.batch_size, training=True, epoch=epoch, seed=self.config.seed, skip=skip
+                stage.batch_size,
+                training=True,
+                epoch=epoch,
+                seed=self.config.seed,
+                skip=skip,
+                questions=together,
             )
             for step, batch in enumerate(found, start=skip):
                 yield from self._withhold([batch.to(self.model.backbone.device)], epoch, step)
@@ -335,7 +349,8 @@ class Trainer:
             )
 
     def _save_model(self) -> None:
-        save_pretrained(self.model, self.folder.model, run=self.config)
+        dtype = torch.bfloat16 if self.config.train.saved == "bf16" else None
+        save_pretrained(self.model, self.folder.model, run=self.config, dtype=dtype)
 
     def _continue(self, last: Checkpoint) -> None:
         state = last.state

@@ -140,5 +140,5 @@ def _shares(model: Crema, batches: Sequence[Batch]) -> list[float]:
     """Each micro-batch's share of the target tokens, so that the sum is the large batch's mean."""
     if len(batches) == 1:
         return [1.0]
-    counts = [sum(map(len, model.targets(batch))) for batch in batches]
+    counts = [sum(len(t) for own in model.targets(batch) for t in own) for batch in batches]
     return [count / sum(counts) for count in counts]

@@ -24,7 +24,7 @@ def test_without_senses_inputs_logits_and_answers_are_the_plain_vlms_bit_for_bit
     for name, value in inputs.items():
         assert torch.equal(made[name], value), name
 
-    targets = model.targets(batch)
+    targets = [own for (own,) in model.targets(batch)]
     ids, labels = model.vlm.pad(targets, model.vlm.pad_id), model.vlm.pad(targets, -100)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
     real = (labels >= 0).long()
@@ -253,7 +253,7 @@ def test_senses_meet_on_the_segments_of_the_one_with_the_most() -> None:
 def test_targets_begin_as_the_chat_template_begins_an_answer() -> None:
     smol, qwen = attached("smolvlm"), attached("qwen2.5-vl")
     for model, text in ((smol, " red<end_of_utterance>"), (qwen, "red<|im_end|>")):
-        (target,) = model.targets(model.prepare([asks("what")], answers=["red"]))
+        ((target,),) = model.targets(model.prepare([asks("what")], answers=["red"]))
         assert model.vlm.tokenizer.decode(target) == text
 
 

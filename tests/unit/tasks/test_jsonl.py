@@ -335,3 +335,31 @@ def test_tasks_are_found_by_name(write, tmp_path):
         tasks.load("jsnol", "x")
     with pytest.raises(ConfigError, match="unknown task 'zzz': known: jsonl"):
         tasks.load("zzz", "x")
+
+
+def test_captions_are_lists_of_words_for_each_part_of_the_clip(write):
+    given = {"video": [["red", " ball "], ["blue", "cube"]], "thermal": [["warm"]]}
+    told, plain = jsonl.load(write(GOOD | {"captions": given}, GOOD | {"id": "q2"}))
+    assert told.captions == {"video": (("red", "ball"), ("blue", "cube")), "thermal": (("warm",),)}
+    assert plain.captions == {}
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([["red"]], "field 'captions' must map senses to words, not be a list"),
+        (None, "field 'captions' must map senses to words, not be null"),
+        ({"vidio": [["red"]]}, "field 'captions': unknown sense 'vidio': did you mean 'video'?"),
+        ({"video": "red"}, "field 'captions.video' must be a list of lists of words, one or"),
+        ({"video": []}, "field 'captions.video' must be a list of lists of words, one or more"),
+        ({"video": ["red"]}, "field 'captions.video[0]' must be a list of strings, not a str"),
+        ({"video": [["red"], [3]]}, "field 'captions.video[1][0]' must be a string, not the numb"),
+        ({"video": [["red", " "]]}, "field 'captions.video[0][1]' is empty"),
+        ({"video": [[]]}, "field 'captions.video': its lists must hold equally many words, 1 or"),
+        ({"video": [["a"], ["b", "c"]]}, "field 'captions.video': its lists must hold equally"),
+    ],
+)
+def test_captions_that_cannot_be_used(write, captions, message):
+    with pytest.raises(DataError, match="line 2") as caught:
+        jsonl.load(write(GOOD, GOOD | {"id": "q2", "captions": captions}))
+    assert message in str(caught.value)

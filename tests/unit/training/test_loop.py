@@ -46,10 +46,22 @@ class Questions:
     def __len__(self) -> int:
         return len(self.items)
 
+    def rows(self, questions: int) -> list[list[int]]:
+        assert questions == 1
+        return [[i] for i in range(len(self))]
+
     def batches(
-        self, batch_size: int, *, training: bool, epoch: int, seed: int, skip: int = 0
+        self,
+        batch_size: int,
+        *,
+        training: bool,
+        epoch: int,
+        seed: int,
+        skip: int = 0,
+        questions: int = 1,
     ) -> Iterator[Batch]:
         assert training
+        assert questions == 1
         places = sampler.order(seed, epoch, len(self))
         for start in range(skip * batch_size, len(places), batch_size):
             if self.cut is not None and len(self.given) == self.cut:

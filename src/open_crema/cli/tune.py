@@ -1,0 +1,53 @@
+"""crema tune-llm: a low-rank update by which the LLM reads captions, from words alone."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from open_crema.cli.arguments import command
+from open_crema.errors import ConfigError
+from open_crema.progress import bar
+from open_crema.termination import at_once
+
+
+def add(commands: Any) -> None:
+    tune = command(
+        commands,
+        "tune-llm",
+        _tune,
+        "Teach SmolLM2 to read captions of SenseQA, from words alone (no media).",
+    )
+    tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="then as model.llm")
+    tune.add_argument("--steps", type=int, help="default: those of the LLM that ships")
+    tune.add_argument("--seed", type=int, default=0)
+    tune.add_argument("--threads", type=int, default=0, help="0: torch's default")
+
+
+def _tune(options: argparse.Namespace) -> None:
+    with at_once():
+        import torch
+
+        from open_crema import backbones
+        from open_crema.senseqa import told
+        from open_crema.senseqa.scene import SECONDS
+        from open_crema.training.text_tuning import Recipe, TextTuning
+
+        recipe = replace(Recipe(), seed=options.seed)
+        if options.steps is not None:
+            recipe = replace(recipe, steps=options.steps)
+        if recipe.steps < 1:
+            raise ConfigError(f"{recipe.steps} steps: give at least 1")
+        if options.out.exists() and any(options.out.iterdir()):
+            raise ConfigError(f"{options.out}: is not empty; choose another folder")
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        tuning = TextTuning(backbones.load(backbones.STOCK), recipe, seconds=SECONDS)
+        with bar() as shown:
+            task = shown.add_task("text tuning", total=recipe.steps, note="")
+            for loss, right in tuning.train(told.batches(recipe.seed)):
+                shown.update(task, advance=1, note=f"loss {loss:.3f}, {100 * right:.0f} % right")
+        tuning.save(options.out, backbones.STOCK)
+    print(options.out)

@@ -1,0 +1,185 @@
+"""Text tuning: what the LLM is fed is what a model's adapters would say, and it learns from it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from open_crema.backbones import lora
+from open_crema.data.sample import Told
+from open_crema.errors import ConfigError
+from open_crema.model.fusion import QueryTokens
+from open_crema.model.prompt import assemble
+from open_crema.training.text_tuning import Recipe, TextTuning
+
+peft = pytest.importorskip("peft")
+
+SECONDS = 4.0
+EXACT: Mapping[str, Any] = {"wrong": 0.0, "noise": (0.0,), "first_layer": 0, "rank": 4}
+COLOURS, SHAPES = ("red", "blue", "green", "white"), ("ball", "cube", "cone")
+# Senses of one, of two and of four parts; the second has no video, the third nothing else.
+CLIPS = (
+    Told(
+        {
+            "video": [["red", "ball"], ["red", "cube"], ["blue", "ball"], ["red", "cone"]],
+            "audio": [["bell", "low"]],
+            "thermal": [["warm", "x"], ["x", "cold"], ["hot", "hot"], ["x", "x"]],
+        },
+        [("what is it", "a ball"), ("is it hot or not", "yes")],
+    ),
+    Told({"audio": [["drum", "high"]], "thermal": [["x", "cold"]] * 4}, [("why", "no")]),
+    Told({"video": [["blue", "cone"]] * 4}, [("what colour", "blue"), ("what", "a"), ("a", "b")]),
+)
+
+
+def tuning_of(**recipe: Any) -> TextTuning:
+    return TextTuning(tiny.backbone(), Recipe(**{**EXACT, **recipe}), seconds=SECONDS)
+
+
+def spoken(clips: Sequence[Told], sense: str) -> QueryTokens:
+    """What a sense's adapter gives that says these words exactly; absent where there are none."""
+    backbone = tiny.backbone()
+    parts = max(len(clip.captions.get(sense, ())) for clip in clips)
+    tokens = torch.zeros(len(clips), parts, 2, backbone.width)
+    segments = torch.zeros(len(clips), parts, dtype=torch.bool)
+    times = torch.zeros(len(clips), parts, 2, dtype=torch.float64)
+    for row, clip in enumerate(clips):
+        for s, words in enumerate(clip.captions.get(sense, ())):
+            for q, word in enumerate(words):
+                tokens[row, s, q] = backbone.embed(torch.tensor(backbone.encode(word)[0]))
+            segments[row, s] = True
+            times[row, s] = torch.tensor([s, s + 1]) * SECONDS / parts
+    return QueryTokens(tokens, segments, times)
+
+
+def test_blocks_are_those_of_a_model_whose_adapters_say_just_these_words():
+    senses = ("video", "audio", "thermal")
+    model = tiny.crema(*senses, stirred=False, fusion={"init": "identity"})
+    with torch.no_grad():
+        expected = model.fusion({sense: spoken(CLIPS, sense) for sense in senses})
+    blocks = tuning_of()._blocks(CLIPS)
+    assert [b.label for b in blocks] == [b.label for b in expected]
+    assert len(blocks) > 5
+    for made, right in zip(blocks, expected, strict=True):
+        assert torch.equal(made.mask, right.mask), made.label
+        real = right.mask
+        torch.testing.assert_close(made.tokens[real], right.tokens[real], rtol=1e-5, atol=1e-6)
+    questions = [clip.asked[0][0] for clip in CLIPS]
+    ours, theirs = (
+        assemble(model.backbone, b, questions, model.config) for b in (blocks, expected)
+    )
+    assert torch.equal(ours.mask, theirs.mask)
+    torch.testing.assert_close(ours.embeds, theirs.embeds, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_is_that_of_such_a_model():
+    """Before any step, when the update is still nothing."""
+    model = tiny.crema("video", "audio", "thermal", stirred=False, fusion={"init": "identity"})
+    loss, right = tuning_of()._loss(CLIPS)
+    sums, count, correct = 0.0, 0, 0
+    for clip in CLIPS:
+        for question, answer in clip.asked:
+            with torch.no_grad():
+                tokens = {sense: spoken([clip], sense) for sense in clip.captions}
+                prompt = assemble(model.backbone, model.fusion(tokens), [question], model.config)
+                out = model.backbone(prompt, [model.backbone.target(answer)])
+            sums += out.loss.item() * out.labels.shape[1]
+            count += out.labels.shape[1]
+            correct += torch.equal(out.logits.argmax(dim=2), out.labels)
+    assert loss.item() == pytest.approx(sums / count, rel=1e-4)
+    assert right == pytest.approx(correct / 6)
+
+
+def world(seed: int, clips: int = 8) -> Iterator[list[Told]]:
+    """One thing a clip, whose colour and shape are told."""
+    draw = random.Random(seed)
+    while True:
+        found = []
+        for _ in range(clips):
+            colour, shape = draw.choice(COLOURS), draw.choice(SHAPES)
+            asked = [("what colour is it", colour), ("what shape is it", shape)]
+            found.append(Told({"video": [[colour, shape]]}, asked))
+        yield found
+
+
+def test_it_learns_to_read():
+    """Better than whoever knows no more than how often each answer comes, and that it then ends:
+    (ln 4 + ln 3) / 4 a token."""
+    tuning = tuning_of(steps=60, lr=0.02, rank=8, alpha=16)
+    log = list(tuning.train(world(0)))
+    assert len(log) == 60
+    last = log[-5:]
+    assert log[0][0] > 2.0
+    assert sum(loss for loss, _ in last) / 5 < 0.62 / 2
+    assert sum(right for _, right in last) / 5 > 0.8
+
+
+def saved(folder: Path, **recipe: Any) -> dict[str, torch.Tensor]:
+    tuning = tuning_of(**{"steps": 3, "noise": (0.1, 0.5), "wrong": 0.2, **recipe})
+    torch.manual_seed(torch.seed())  # whatever was drawn before
+    assert len(list(tuning.train(world(1)))) == 3
+    tuning.save(folder, "tiny")
+    return load_file(folder / lora.TENSORS)
+
+
+def test_it_is_a_function_of_its_seed(tmp_path):
+    first, again, other = (
+        saved(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first.keys() == again.keys() == other.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[n], other[n]) for n in first if n.endswith("lora_A.weight"))
+    assert {tensor.dtype for tensor in first.values()} == {torch.bfloat16}
+
+
+def test_layers_below_the_first_have_no_update(tmp_path):
+    names = saved(tmp_path, first_layer=1)
+    assert len(names) == 2 * 7  # of the second of two layers, seven matrices
+    assert all(".layers.1." in name for name in names)
+
+
+def test_what_is_saved_is_an_update_that_can_be_merged(tmp_path):
+    tuning = tuning_of(steps=3)
+    list(tuning.train(world(1)))
+    tuning.save(tmp_path, "tiny")
+    merged = tiny.llama()
+    lora.merge(merged, tmp_path, base="tiny")
+    adapted = peft.PeftModel.from_pretrained(tiny.llama(), str(tmp_path)).merge_and_unload()
+    expected, plain = (dict(llm.named_parameters()) for llm in (adapted, tiny.llama()))
+    for name, weight in merged.named_parameters():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6)
+        assert torch.equal(weight, plain[name]) != ("proj" in name), name
+
+
+def test_wrong_words_and_noise_are_what_the_recipe_says():
+    words = [["red", "ball", "blue", "cube"]]
+    clips = [Told({"video": words}, [("why", "no")])] * 300
+    rows = tiny.backbone().llm.get_input_embeddings().weight
+    ids = [tiny.backbone().encode(word)[0] for word in words[0]]
+
+    def said(**recipe: Any) -> torch.Tensor:
+        tuning = tuning_of(**recipe)
+        torch.manual_seed(3)
+        return tuning._tokens(clips, "video").tokens[:, 0] - rows[ids]
+
+    with torch.no_grad():
+        assert not said().any()
+        noise = said(noise=(0.4,))
+        assert noise.std() == pytest.approx(0.4 * float(rows.std()), rel=0.05)
+        changed = said(wrong=0.4).abs().sum(dim=2) > 0
+    # A quarter of those that are drawn anew are drawn as they were.
+    assert float(changed.float().mean()) == pytest.approx(0.4 * 3 / 4, abs=0.04)
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"PEFT library: pip install 'open-crema\[tune\]'"):
+        tuning_of()
