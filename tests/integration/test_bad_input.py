@@ -263,10 +263,6 @@ class TestAsking:
         said = ask("--options", "red", "--options", "blue", "green", "--json")
         assert [o["option"] for o in json.loads(said.out)["options"]] == ["red", "blue", "green"]
 
-    def test_no_model_named(self, crema, place):
-        """The base that ships answers, poorly: nothing like the clip was ever shown to it."""
-        assert crema("ask", place / "clip.mp4", "What is it?", "--options", "a", "b").code == 0
-
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
