@@ -98,6 +98,8 @@ class TextTuning:
         self.tuned.peft_config["default"].base_model_name_or_path = base
         # Else PEFT asks the hub whether its base's vocabulary has been changed.
         self.tuned.to(torch.bfloat16).save_pretrained(str(folder), save_embedding_layers=False)
+        # An empty template, but for where the LLM was on this machine.
+        (Path(folder) / "README.md").unlink(missing_ok=True)
 
     def _loss(self, clips: Sequence[Told]) -> tuple[Tensor, float]:
         prefix, texts = assemble_shared(
