@@ -7,6 +7,7 @@ question about one clip, and shown as a page.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,8 @@ def _make_clips(sense: str, folder: Path, seed: int, size: Size, console: Consol
 
 def _config(sense: str, out: Path, data: Path, overrides: Sequence[str]) -> Config:
     recipe = files("open_crema") / "assets" / "quickstart.yaml"
-    config = configuration.load(Path(str(recipe)))
+    # The recipe is no configuration without it: scope "own" is of a trained model.
+    config = configuration.load(Path(str(recipe)), [f"train.init={json.dumps(str(out / 'base'))}"])
     base = run_of(out / "base").model
     frames = 4 if sense in _IN_TIME else 1
     config = replace(
@@ -130,7 +132,6 @@ def _config(sense: str, out: Path, data: Path, overrides: Sequence[str]) -> Conf
             store_frames=frames,
             frames=frames,
         ),
-        train=replace(config.train, init=str(out / "base")),
     )
     return configuration.override(config, list(overrides))
 
