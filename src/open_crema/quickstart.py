@@ -184,6 +184,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
+def given(sense: str, folder: Path, media: Mapping[str, str]) -> dict[str, Path]:
+    """What is given of a sense beside the video: its file, or nothing where the video holds it."""
+    return {sense: folder / media[sense]} if sense in media else {}
+
+
 def _ask(sense: str, model: Crema, config: Config, folder: Path, console: Console) -> None:
     """One question about the files of one clip, with and without the new sense."""
     group, question = next(
@@ -193,10 +198,11 @@ def _ask(sense: str, model: Crema, config: Config, folder: Path, console: Consol
         if sense in question.needs and not question.options
     )
     media = senseqa.media_of_clip(group, group.variants[0])
-    video, own = folder / media["video"], folder / media[sense]
-    console.print(f"crema ask {video} {question.text!r} --sense {sense}={own}")
+    video, own = folder / media["video"], given(sense, folder, media)
+    files = "".join(f" --sense {name}={path}" for name, path in own.items())
+    console.print(f"crema ask {video} {question.text!r}{files}")
     both = Predictor(model, data=config.data, eval=config.eval)
-    both.set_media(video, {sense: own})
+    both.set_media(video, own)
     answer = both.ask(question.text)
     console.print(f"  with {sense}: {answer.answer}   (right is: {question.answer})")
     model.remove_sense(sense)

@@ -83,3 +83,15 @@ def test_a_sense_that_cannot_be_added(sense, tmp_path):
         quickstart.run(sense, tmp_path / "out")
     assert ("did you mean" in str(error.value)) == (sense == "thermla")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_given_of_a_sense(tmp_path):
+    """Sound is in the video; every other sense has a file of its own."""
+    from open_crema.senseqa.files import media_of_clip
+    from open_crema.senseqa.sets import Spec, groups
+
+    group = next(groups(Spec("val", 0, 2, ("thermal_side",))))
+    media = media_of_clip(group, (0,))
+    assert quickstart.given("audio", tmp_path, media) == {}
+    for sense in ("flow", "depth", "normal", "point", "touch", "thermal"):
+        assert quickstart.given(sense, tmp_path, media) == {sense: tmp_path / media[sense]}
