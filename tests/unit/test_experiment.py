@@ -201,9 +201,12 @@ def test_neither_a_configuration_nor_a_model(tmp_path):
         experiment.load_run(tmp_path)
 
 
-def test_the_default_model_is_in_the_cache(tmp_path, monkeypatch):
+def test_the_default_model_is_in_the_cache_or_the_one_that_ships(tmp_path, monkeypatch):
     monkeypatch.setenv("CREMA_HOME", str(tmp_path))
-    assert experiment.default_model() == tmp_path / "models" / "default"
+    assert experiment.default_model() == experiment.shipped_base()
+    own = tmp_path / "models" / "default"
+    own.mkdir(parents=True)
+    assert experiment.default_model() == own
 
 
 class TestBrokenFiles:

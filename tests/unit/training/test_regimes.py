@@ -59,7 +59,8 @@ def test_sense_dropout_is_a_plain_loop_that_masks_by_hand(tmp_path, strategy, dr
                     )
                     masked += int((x.present & ~there).sum())
                     x.mask[~there] = False  # the features are there, and never attended
-            weights = torch.tensor([sum(map(len, model.targets(b))) for b in group]) * 1.0
+            counts = [sum(len(t) for own in model.targets(b) for t in own) for b in group]
+            weights = torch.tensor(counts) * 1.0
             there = [s for s in SENSES if any(s in model.senses_in(b) for b in group)]
             for turn in there if strategy == "sequential" else ["all"]:
                 total = sum(
