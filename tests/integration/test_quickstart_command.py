@@ -41,3 +41,11 @@ def test_a_sense_is_added_scored_and_shown(crema, tmp_path):
     said = crema("ask", clip, "What colour is the cube?", "--options", "red", "blue", "--json")
     assert said.code == 0, said
     assert json.loads(said.out)["answer"] in ("red", "blue")
+
+
+def test_too_few_clips(crema, tmp_path):
+    for option in ("--clips", "--test"):
+        for count in ("0", "1", "-3"):
+            said = crema("quickstart", "--out", tmp_path / "out", option, count)
+            said.refused("at least 2, a pair")
+    assert not (tmp_path / "out").exists()
