@@ -213,6 +213,11 @@ class Crema(nn.Module):
         prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
         return self.backbone.score(prompt, options)
 
+    def trains(self, sense: str) -> bool:
+        """Whether anything that makes the sense's tokens requires a gradient."""
+        path: tuple[nn.Module, ...] = (self.adapter(sense), self.qformer)
+        return any(p.requires_grad for module in path for p in module.parameters())
+
     def unit(self, sense: str) -> Iterator[nn.Parameter]:
         """What one sub-step of sequential training updates, where it is trainable: the sense's
         adapter and the fusion."""

@@ -67,7 +67,7 @@ def caption_loss(
     trained are left out. 0 without a gradient where nothing has a target.
     """
     said, wanted = [], []
-    trained = [s for s in model.senses_in(batch) if _trainable(model, s)]
+    trained = [s for s in model.senses_in(batch) if model.trains(s)]
     for sense in trained:
         query = model.query(sense, batch.senses[sense])
         own = [captions.ids.get(_media(sample), {}).get(sense) for sample in batch.samples]
@@ -84,11 +84,6 @@ def caption_loss(
     if not sum(map(len, wanted)):
         return torch.zeros(())
     return _word_loss(model, torch.cat(said), torch.cat(wanted), captions.used, config)
-
-
-def _trainable(model: Crema, sense: str) -> bool:
-    path = (model.adapter(sense), model.qformer)
-    return any(p.requires_grad for module in path for p in module.parameters())
 
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:

@@ -47,7 +47,7 @@ def joint(
 
     frozen: senses that take part but are not trained (they have exited).
     """
-    given = {s for s in model.senses if s in frozen or not _trainable(model, s)}
+    given = {s for s in model.senses if s in frozen or not model.trains(s)}
     shares = _shares(model, batches)
     for i, batch in enumerate(batches):
         model.train()
@@ -78,7 +78,7 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
         )
     model.train()
     there = [model.senses_in(batch) for batch in batches]
-    turns = [s for s in order if any(s in own for own in there) and _trainable(model, s)]
+    turns = [s for s in order if any(s in own for own in there) and model.trains(s)]
     if not turns:
         return
     shares = _shares(model, batches)
@@ -99,12 +99,6 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
             for i, batch in enumerate(batches):
                 if sense in there[i]:
                     known[i][sense] = _settled(model, sense, batch)
-
-
-def _trainable(model: Crema, sense: str) -> bool:
-    """Whether anything that makes the sense's tokens is trained."""
-    path: tuple[nn.Module, ...] = (model.adapter(sense), model.qformer)
-    return any(p.requires_grad for module in path for p in module.parameters())
 
 
 def _live(model: Crema, sense: str, batch: Batch) -> QueryTokens:
