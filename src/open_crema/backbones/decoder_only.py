@@ -121,7 +121,7 @@ class DecoderOnly(Backbone):
         real = self.pad([[1] * len(own) for own in tokens], 0)
         whole = torch.cat([mask[rows], real], dim=1)
         hidden = self.llm.get_decoder()(
-            inputs_embeds=self.embed(ids).to(layer.keys.dtype),
+            inputs_embeds=self.embed(ids).to(read.layers[0].keys.dtype),
             attention_mask=whole,
             position_ids=_positions(whole)[:, mask.shape[1] :],
             past_key_values=cache,
