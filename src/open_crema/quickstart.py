@@ -83,10 +83,7 @@ def run(
         return experiment.evaluate_subsets(config, model, subsets=subsets, out=out / "results")[0]
 
     console.print("[bold]The base, with video alone")
-    alone = replace(config, model=run_of(out / "base").model)
-    before = experiment.evaluate_subsets(
-        alone, out / "base", subsets="blind,video", out=out / "results"
-    )[0]
+    before = scored(out / "base", "blind,video")
     console.print(f"[bold]Adding {sense}: training its adapter and fusion block, nothing else")
     started = time.perf_counter()
     model = experiment.train(config, fresh=True)
