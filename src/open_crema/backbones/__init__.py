@@ -42,7 +42,8 @@ _SMOLLM2_135M: dict[str, Any] = {
 }
 
 
-def _smollm2(dropout: float) -> Backbone:
+def load_stock(dropout: float = 0.0) -> DecoderOnly:
+    """SmolLM2 as it is. Raises WeightsError."""
     llm, tokenizer = smollm2.load()
     return _smollm2_of(llm, tokenizer, dropout, weights.fingerprint(smollm2.NAME))
 
@@ -55,11 +56,15 @@ def _tuned(folder: Path, dropout: float) -> Backbone:
     """SmolLM2 with a low-rank update merged into its weights."""
     llm, tokenizer = smollm2.load()
     update = lora.merge(llm, folder, base=STOCK)
-    source = hashlib.sha256(f"{weights.fingerprint(smollm2.NAME)} {update}".encode())
+    parts = [weights.fingerprint(smollm2.NAME), update]
+    if (folder / lora.TEMPLATE).is_file():
+        tokenizer.chat_template = (folder / lora.TEMPLATE).read_text(encoding="utf-8")
+        parts.append(tokenizer.chat_template)
+    source = hashlib.sha256(" ".join(parts).encode())
     return _smollm2_of(llm, tokenizer, dropout, source.hexdigest()[:16])
 
 
-def _smollm2_of(llm: Any, tokenizer: Any, dropout: float, fingerprint: str) -> Backbone:
+def _smollm2_of(llm: Any, tokenizer: Any, dropout: float, fingerprint: str) -> DecoderOnly:
     llm.config.attention_dropout = dropout
     for module in llm.modules():
         if hasattr(module, "attention_dropout"):
@@ -71,7 +76,7 @@ _SAMPLED = 2**20  # bytes at each end of a weight file
 
 STOCK = "smollm2-135m-instruct"
 CAPTIONS = "smollm2-135m-captions"  # text-tuned by us, see docs/model-card.md
-BACKBONES: dict[str, Callable[[float], Backbone]] = {STOCK: _smollm2, CAPTIONS: _captions}
+BACKBONES: dict[str, Callable[[float], Backbone]] = {STOCK: load_stock, CAPTIONS: _captions}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "flan-t5-xl": _FLAN_T5_XL,
     "flan-t5-xxl": {**_FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64},

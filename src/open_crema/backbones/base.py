@@ -84,8 +84,9 @@ class Backbone(nn.Module, ABC):
 
     side: the end at which a batch of prompts is padded. width: of its embeddings.
     before, after: token ids that its chat template puts around the user's turn, or the end token
-    that closes an encoder's input. fingerprint: of the source of its weights; adapters are tied
-    to it. sees: senses that the LLM has of its own (a VLM's video); they lead, without an adapter.
+    that closes an encoder's input. lead: what belongs to an answer's first token and is no part of
+    the answer, as a space. fingerprint: of the source of its weights; adapters are tied to it.
+    sees: senses that the LLM has of its own (a VLM's video); they lead, without an adapter.
     """
 
     side: Literal["left", "right"]
@@ -103,6 +104,7 @@ class Backbone(nn.Module, ABC):
         self.width: int = llm.get_input_embeddings().embedding_dim
         self.before: list[int] = []
         self.after: list[int] = []
+        self.lead = ""
 
     def _settle_search(self, llm: Any) -> None:
         """Answers are searched as asked, not with a folder's own penalties and temperatures."""
@@ -118,7 +120,7 @@ class Backbone(nn.Module, ABC):
 
     def target(self, answer: str) -> list[int]:
         """Token ids that the LLM must produce, end token included."""
-        return [*self.encode(answer), self.tokenizer.eos_token_id]
+        return [*self.encode(self.lead + answer), self.tokenizer.eos_token_id]
 
     def decode(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()

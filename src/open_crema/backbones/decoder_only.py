@@ -20,7 +20,7 @@ from open_crema.backbones.base import (
 )
 from open_crema.errors import ConfigError
 
-_TOGETHER = 16  # questions behind shared prefixes that are read at once
+_TOGETHER = 8  # questions behind shared prefixes that are read at once
 
 
 class DecoderOnly(Backbone):
@@ -31,13 +31,19 @@ class DecoderOnly(Backbone):
 
     def __init__(self, llm: Any, tokenizer: Tokenizer, fingerprint: str = "") -> None:
         super().__init__(llm, tokenizer, fingerprint)
-        self.before, self.after = self._chat_template()
+        self.before, self.after, self.lead = self._chat_template()
 
-    def _chat_template(self) -> tuple[list[int], list[int]]:
-        """Token ids before and after the user's words, from the tokenizer's own chat template."""
+    def use_template(self, template: str) -> None:
+        """Reads prompts in another chat template (Jinja) than the tokenizer's own."""
+        self.tokenizer.chat_template = template  # type: ignore[attr-defined]
+        self.before, self.after, self.lead = self._chat_template()
+
+    def _chat_template(self) -> tuple[list[int], list[int], str]:
+        """Token ids before and after the user's words, from the tokenizer's own chat template; a
+        space at its end is part of the answer's first token."""
         template = getattr(self.tokenizer, "apply_chat_template", None)
         if template is None or not getattr(self.tokenizer, "chat_template", None):
-            return [], self.encode("\n")
+            return [], self.encode("\n"), ""
         mark = "<<user>>"
         turn = [{"role": "user", "content": mark}]
         text = template(turn, tokenize=False, add_generation_prompt=True)
@@ -46,7 +52,8 @@ class DecoderOnly(Backbone):
             raise ConfigError(
                 "the LLM's chat template changes the user's words; it cannot hold a prompt"
             )
-        return self.encode(before), self.encode(after)
+        closed = after.rstrip(" ")
+        return self.encode(before), self.encode(closed), after[len(closed) :]
 
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
         ids = self.pad(targets, self.pad_id)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from open_crema.errors import WeightsError
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+TEMPLATE = "chat_template.jinja"  # where the update was trained on another than the LLM's own
 # What PEFT would scale, transpose or add otherwise.
 _OTHER_SUMS = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"

@@ -76,7 +76,7 @@ class Vlm(Backbone):
                 f"{type(tokenizer).__name__}: does not keep its end token {tokenizer.eos_token!r} "
                 "apart from the text around it, so sense tokens find no place"
             )
-        self._lead = self._before_an_answer()
+        self.lead = self._before_an_answer()
 
     def _settle_search(self, llm: Any) -> None:
         """The VLM is the user's: its generation settings stay."""
@@ -92,9 +92,6 @@ class Vlm(Backbone):
         answered = self.processor.apply_chat_template(turns)
         lead, found, _ = answered.removeprefix(asked).partition(mark)
         return lead if found and answered.startswith(asked) else ""
-
-    def target(self, answer: str) -> list[int]:
-        return super().target(self._lead + answer)
 
     def read(
         self,

@@ -12,13 +12,16 @@ from open_crema.errors import ConfigError
 from open_crema.progress import bar
 from open_crema.termination import at_once
 
+_PAUSED, _EVERY = "paused", 25  # steps
+
 
 def add(commands: Any) -> None:
     tune = command(
         commands,
         "tune-llm",
         _tune,
-        "Teach SmolLM2 to read captions of SenseQA, from words alone (no media).",
+        "Teach SmolLM2 to read captions of SenseQA, from words alone (no media). The same command "
+        "goes on where it was cut off.",
     )
     tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="then as model.llm")
     tune.add_argument("--steps", type=int, help="default: those of the LLM that ships")
@@ -33,6 +36,7 @@ def _tune(options: argparse.Namespace) -> None:
         from open_crema import backbones
         from open_crema.senseqa import told
         from open_crema.senseqa.scene import SECONDS
+        from open_crema.storage import remove
         from open_crema.training.text_tuning import Recipe, TextTuning
 
         recipe = replace(Recipe(), seed=options.seed)
@@ -40,14 +44,22 @@ def _tune(options: argparse.Namespace) -> None:
             recipe = replace(recipe, steps=options.steps)
         if recipe.steps < 1:
             raise ConfigError(f"{recipe.steps} steps: give at least 1")
-        if options.out.exists() and any(options.out.iterdir()):
-            raise ConfigError(f"{options.out}: is not empty; choose another folder")
+        out: Path = options.out
+        paused = out / _PAUSED
+        if out.exists() and not paused.exists() and any(out.iterdir()):
+            raise ConfigError(f"{out}: is not empty; choose another folder")
         if options.threads:
             torch.set_num_threads(options.threads)
-        tuning = TextTuning(backbones.load(backbones.STOCK), recipe, seconds=SECONDS)
+        tuning = TextTuning(backbones.load_stock(), recipe, seconds=SECONDS)
+        done = tuning.resume(paused) if paused.exists() else 0
         with bar() as shown:
-            task = shown.add_task("text tuning", total=recipe.steps, note="")
-            for loss, right in tuning.train(told.batches(recipe.seed)):
-                shown.update(task, advance=1, note=f"loss {loss:.3f}, {100 * right:.0f} % right")
-        tuning.save(options.out, backbones.STOCK)
-    print(options.out)
+            task = shown.add_task("text tuning", total=recipe.steps, completed=done, note="")
+            batches = told.batches(recipe.seed, told.Telling())
+            for done, loss, right in tuning.train(batches):
+                note = f"loss {loss:.3f}, {100 * right:.0f} % right"
+                shown.update(task, advance=1, note=note)
+                if done % _EVERY == 0:
+                    tuning.pause(paused)
+        tuning.save(out, backbones.STOCK)
+        remove(paused)
+    print(out)

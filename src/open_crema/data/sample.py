@@ -76,12 +76,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class ToldQuestion:
+    """A question as the LLM reads it."""
+
+    text: str
+    answer: str
+    type: str = ""
+
+
+@dataclass(frozen=True)
 class Told:
-    """A clip in words, for text tuning. captions: sense -> S lists of Q words. asked: questions as
-    the LLM reads them, each with its answer."""
+    """A clip in words, for text tuning. captions: sense -> S lists of Q words."""
 
     captions: Mapping[str, Sequence[Sequence[str]]]
-    asked: Sequence[tuple[str, str]]
+    asked: Sequence[ToldQuestion]
 
 
 def enter_pairs(sample: Sample, entered: dict[tuple[str, str], list[Sample]]) -> None:

@@ -107,10 +107,10 @@ def chosen(
     return found[:count]
 
 
-def asked(fact: Fact, draw: Draw, name: str) -> Question:
-    """The fact as a question, open-ended or multiple choice."""
+def asked(fact: Fact, draw: Draw, name: str, *, listed: float = _LISTED) -> Question:
+    """The fact as a question, open-ended or (as often as ``listed`` says) multiple choice."""
     options: tuple[str, ...] = ()
-    if draw.chance(_LISTED):
+    if draw.chance(listed):
         wrong = draw.shuffled([c for c in fact.candidates if c != fact.answer])
         options = tuple(draw.shuffled([fact.answer, *wrong[: OPTIONS - 1]]))
     return Question(

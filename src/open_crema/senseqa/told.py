@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from open_crema.data.sample import Told
+from open_crema.data.sample import Told, ToldQuestion
 from open_crema.senseqa.captions import Caption, caption
 from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.dataset import sample_of
@@ -17,47 +18,89 @@ from open_crema.senseqa.types import TYPES, Variant
 _IN_TIME = (*(name for name in TYPES if name.startswith("touch")), "audio_which", "two_rough_warm")
 _WHOLE, _IN_TIME_OFTEN = 0.22, 0.6
 _COUNT = 1_000_000  # more than is ever asked for
+_ALL = 20  # facts of a scene that are looked at
+_OF_VIDEO = 2  # questions that video alone answers, of those about a clip with more senses
 
 
-def batches(seed: int, *, clips: int = 9, more: int = 7) -> Iterator[list[Told]]:
-    """Without end, from the train split: so many clips at a time, all of one frame or (about one
-    batch in five) of all frames. Each has a random set of senses, mostly those that its own
-    question needs among them, that question, and up to ``more`` others that these senses answer."""
-    everything = _clips(seed, tuple(TYPES))
-    in_time = _clips(seed + 1, _IN_TIME)
+@dataclass(frozen=True)
+class Telling:
+    """How clips are told. clips: of a batch. more: questions about a clip besides its own.
+    video_first: batches at the start that tell of the video alone. listed: the share of further
+    questions that are multiple choice. bare: of the open-ended ones that are asked without the
+    words around a question (half of the tokens that the LLM would read)."""
+
+    clips: int = 2
+    more: int = 7
+    video_first: int = 100
+    listed: float = 0.05
+    bare: float = 0.75
+
+
+def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[list[Told]]:
+    """Without end: so many clips at a time, all of one frame or (about one batch in five) of all
+    frames. Each has a random set of senses, mostly those that its own question needs among them,
+    that question, and others that these senses answer."""
+    everything = _clips(split, seed, tuple(TYPES))
+    in_time = _clips(split, seed + 1, _IN_TIME)
     turn = 0
     while True:
         draw = Draw("told", seed, turn)
-        whole = draw.chance(_WHOLE)
+        alone = turn < telling.video_first
+        whole = not alone and draw.chance(_WHOLE)
         source = in_time if whole and draw.chance(_IN_TIME_OFTEN) else everything
         found: list[Told] = []
-        while len(found) < clips:
+        while len(found) < telling.clips:
             own = draw.sub("clip", turn, len(found))
-            told = _told(*next(source), own, whole, more)
+            group, variant, question = next(source)
+            senses = {"video"} if alone else _senses(own.sub("senses"), question)
+            told = _told(group, variant, question, senses, own, whole, telling)
             if told.asked:
                 found.append(told)
         yield found
         turn += 1
 
 
-def _clips(seed: int, types: tuple[str, ...]) -> Iterator[tuple[Group, Variant, Question]]:
-    for group in groups(Spec("train", seed, _COUNT, types)):
+def _clips(
+    split: str, seed: int, types: tuple[str, ...]
+) -> Iterator[tuple[Group, Variant, Question]]:
+    for group in groups(Spec(split, seed, _COUNT, types)):
         for variant, question in zip(group.variants, group.questions, strict=False):
             yield group, variant, question
 
 
 def _told(
-    group: Group, variant: Variant, question: Question, draw: Draw, whole: bool, more: int
+    group: Group,
+    variant: Variant,
+    question: Question,
+    senses: set[str],
+    draw: Draw,
+    whole: bool,
+    telling: Telling,
 ) -> Told:
     scene = group.asked.worlds[variant]
-    senses = _senses(draw.sub("senses"), question)
     frame = draw.integer(FRAMES)
     found = [question] if set(question.needs) <= senses else []
-    for i, fact in enumerate(chosen(scene, draw.sub("facts"), senses, more, without=question.text)):
-        found.append(asked(fact, draw.sub("options", i), question.id))
-    told = [sample_of(own) for own in found if whole or own.type not in _IN_TIME]
+    told = chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
+    other = [fact for fact in told if set(fact.needs) != {"video"}]
+    of_video = [fact for fact in told if set(fact.needs) == {"video"}]
+    kept = max(telling.more - len(other), _OF_VIDEO)
+    for i, fact in enumerate([*of_video[:kept], *other][: telling.more]):
+        found.append(asked(fact, draw.sub("options", i), question.id, listed=telling.listed))
+    texts = [
+        ToldQuestion(_text(own, draw.sub("bare", i), telling.bare), own.answer, own.type)
+        for i, own in enumerate(found)
+        if whole or own.type not in _IN_TIME
+    ]
     captions = {s: _segments(caption(scene, s), s, whole, frame) for s in SENSES if s in senses}
-    return Told(captions, [(sample.question, sample.answers[0]) for sample in told])
+    return Told(captions, texts)
+
+
+def _text(question: Question, draw: Draw, bare: float) -> str:
+    return (
+        question.text
+        if not question.options and draw.chance(bare)
+        else sample_of(question).question
+    )
 
 
 def _senses(draw: Draw, question: Question) -> set[str]:

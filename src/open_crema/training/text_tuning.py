@@ -10,8 +10,9 @@ rows of the embedding matrix are the query tokens, and the fusion merges them as
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +20,43 @@ import torch
 from torch import Tensor, nn
 
 from open_crema import modality
-from open_crema.backbones.base import Backbone
+from open_crema.backbones import lora
+from open_crema.backbones.base import Output
+from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.config import AlignConfig, FusionConfig, ModelConfig
 from open_crema.data.sample import Told
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.fusion import Fusion, QueryTokens
 from open_crema.model.prompt import assemble_shared
+from open_crema.storage import read_json, read_tensors, replacing, write_json, write_tensors
+from open_crema.training.optimizer import set_rate
 
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP = 8  # steps
+_STATE, _TENSORS = "state.json", "state.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+# The LLM's own has 30 tokens around a question, half of all that it would read here. The space at
+# the end is the answer's: " red" is then the very token that a caption has.
+TEMPLATE = "<|im_start|>{{ messages[0]['content'] }}\n "
 
 
 @dataclass(frozen=True)
 class Recipe:
     """rank, alpha: of the update. first_layer: layers below have none. wrong: the share of words
     that are replaced by another; noise: how much is added to their rows, relative to the spread of
-    the embedding matrix, drawn anew for each step: what adapters say will not be exact either."""
+    the embedding matrix, drawn anew for each step: what adapters say will not be exact either.
+    template: the chat template (Jinja) that prompts are read in from then on, "": the LLM's own.
+    """
 
-    steps: int = 130
-    lr: float = 1e-3
+    steps: int = 900
+    lr: float = 1.2e-3
     rank: int = 16
     alpha: int = 32
     first_layer: int = 6
     clip: float = 1.0
     wrong: float = 0.03
-    noise: tuple[float, ...] = (0.1, 0.3, 0.5)
+    noise: tuple[float, ...] = (0.1, 0.3)
+    template: str = TEMPLATE
     seed: int = 0
 
 
@@ -51,13 +64,13 @@ class TextTuning:
     """Trains the update of a decoder-only LLM.
 
     ``batches`` gives the clips of each step, all with as many segments where senses have one a
-    frame; seconds: how long the clips are. Iterating trains, and gives each step's loss and the
-    share of answers that were right; :meth:`save` writes what has been learnt.
+    frame; seconds: how long the clips are. Iterating trains, and gives each step's number, loss and
+    the share of answers that were right; :meth:`save` writes what has been learnt.
 
     Raises ConfigError where the PEFT library is not installed.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe, *, seconds: float) -> None:
+    def __init__(self, backbone: DecoderOnly, recipe: Recipe, *, seconds: float) -> None:
         try:
             import peft
         except ImportError:
@@ -65,33 +78,48 @@ class TextTuning:
                 "text tuning needs the PEFT library: pip install 'open-crema[tune]'"
             ) from None
         self.backbone, self.recipe, self.seconds = backbone, recipe, seconds
+        if recipe.template:
+            backbone.use_template(recipe.template)
         torch.manual_seed(recipe.seed)
         layers = range(recipe.first_layer, backbone.llm.config.num_hidden_layers)
-        lora = peft.LoraConfig(
+        config = peft.LoraConfig(
             r=recipe.rank,
             lora_alpha=recipe.alpha,
             target_modules=_TARGETS,
             layers_to_transform=list(layers),
         )
-        self.tuned = peft.get_peft_model(backbone.llm, lora)
+        self.tuned = peft.get_peft_model(backbone.llm, config)
         self.rows = backbone.llm.get_input_embeddings().weight.detach()
+        self._trained = {n: p for n, p in self.tuned.named_parameters() if p.requires_grad}
+        self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recipe.lr, weight_decay=0.0)
+        self._done = 0
         self._ids: dict[str, int] = {}
 
-    def train(self, batches: Iterator[Sequence[Told]]) -> Iterator[tuple[float, float]]:
-        recipe = self.recipe
-        trained = [p for p in self.tuned.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=0.0)
-        for step in range(recipe.steps):
+    def train(self, batches: Iterator[Sequence[Told]]) -> Iterator[tuple[int, float, float]]:
+        """The steps that are left; batches: from the first step on, as always."""
+        recipe, trained = self.recipe, list(self._trained.values())
+        for step, batch in enumerate(islice(batches, self._done, recipe.steps), self._done):
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             share = 0.05 + 0.95 * (1 + math.cos(math.pi * step / recipe.steps)) / 2
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * min(1.0, (step + 1) / _WARM_UP) * share
-            loss, right = self._loss(next(batches))
-            loss.backward()  # type: ignore[no-untyped-call]
+            set_rate(self._optimizer, recipe.lr * min(1.0, (step + 1) / _WARM_UP) * share)
+            out = self._read(batch)
+            out.loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            yield loss.item(), right
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._done = step + 1
+            yield self._done, out.loss.item(), _right(out).float().mean().item()
+
+    @torch.no_grad()
+    def check(self, batches: Iterable[Sequence[Told]]) -> dict[str, tuple[int, int]]:
+        """Type of question -> how many were answered right, and how many asked."""
+        found: dict[str, tuple[int, int]] = {}
+        for clips in batches:
+            right = iter(_right(self._read(clips)).tolist())
+            for question in (question for clip in clips for question in clip.asked):
+                before, asked = found.get(question.type, (0, 0))
+                found[question.type] = before + next(right), asked + 1
+        return dict(sorted(found.items()))
 
     def save(self, folder: str | Path, base: str) -> None:
         """Writes the update in PEFT's layout, bfloat16. base: the name of the LLM."""
@@ -100,18 +128,52 @@ class TextTuning:
         self.tuned.to(torch.bfloat16).save_pretrained(str(folder), save_embedding_layers=False)
         # An empty template, but for where the LLM was on this machine.
         (Path(folder) / "README.md").unlink(missing_ok=True)
+        if self.recipe.template:
+            (Path(folder) / lora.TEMPLATE).write_text(self.recipe.template, encoding="utf-8")
 
-    def _loss(self, clips: Sequence[Told]) -> tuple[Tensor, float]:
+    def pause(self, folder: Path) -> None:
+        """Writes what :meth:`resume` needs to go on from here. Raises WeightsError."""
+        tensors = {}
+        for name, parameter in self._trained.items():
+            tensors[name] = parameter
+            for moment in _MOMENTS:
+                tensors[f"{moment} {name}"] = self._optimizer.state[parameter][moment]
+        with replacing(folder) as place:
+            write_tensors(place / _TENSORS, tensors)
+            write_json(place / _STATE, {"done": self._done, "recipe": repr(self.recipe)})
+
+    @torch.no_grad()
+    def resume(self, folder: Path) -> int:
+        """Goes on from where :meth:`pause` was called; how many steps that was.
+
+        Raises WeightsError for a folder that cannot be read or is of another recipe.
+        """
+        state = read_json(folder / _STATE, "no text tuning was paused there")
+        tensors = read_tensors(folder / _TENSORS)
+        if state.get("recipe") != repr(self.recipe):
+            raise WeightsError(
+                f"{folder}: of another recipe ({state.get('recipe')}); run the command it was "
+                "begun with, or choose another folder"
+            )
+        self._done = int(state["done"])
+        for name, parameter in self._trained.items():
+            parameter.copy_(tensors[name])
+            moments = {moment: tensors[f"{moment} {name}"] for moment in _MOMENTS}
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(self._done)),
+                **moments,
+            }
+        return self._done
+
+    def _read(self, clips: Sequence[Told]) -> Output:
         prefix, texts = assemble_shared(
             self.backbone,
             self._blocks(clips),
-            [[question for question, _ in clip.asked] for clip in clips],
+            [[question.text for question in clip.asked] for clip in clips],
             ModelConfig(),
         )
-        targets = [[self.backbone.target(answer) for _, answer in clip.asked] for clip in clips]
-        out = self.backbone.forward_shared(prefix, texts, targets)
-        right = ((out.logits.argmax(dim=2) == out.labels) | (out.labels < 0)).all(dim=1)
-        return out.loss, right.float().mean().item()
+        targets = [[self.backbone.target(q.answer) for q in clip.asked] for clip in clips]
+        return self.backbone.forward_shared(prefix, texts, targets)
 
     @torch.no_grad()
     def _blocks(self, clips: Sequence[Told]) -> Any:
@@ -145,3 +207,8 @@ class TextTuning:
         if word not in self._ids:
             self._ids[word] = self.backbone.encode(f" {word}")[0]
         return self._ids[word]
+
+
+def _right(out: Output) -> Tensor:
+    """``[N]`` bool: whether each answer is what the LLM would have said."""
+    return ((out.logits.argmax(dim=2) == out.labels) | (out.labels < 0)).all(dim=1)

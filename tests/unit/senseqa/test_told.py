@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -13,6 +14,8 @@ from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.sets import FRAMES, Question
 
 BATCHES = 40
+VIDEO_FIRST = 3
+TELLING = told.Telling(clips=9, video_first=VIDEO_FIRST)
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +26,16 @@ def asked() -> dict[str, Question]:
 
 @pytest.fixture(scope="module")
 def drawn(asked) -> list[list[Told]]:
-    real = told.sample_of
+    real = told._text
 
-    def sample_of(question: Question):
-        sample = real(question)
-        asked[sample.question] = question
-        return sample
+    def text(question: Question, *how):
+        made = real(question, *how)
+        asked[made] = question
+        return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(told, "sample_of", sample_of)
-        return list(islice(told.batches(3), BATCHES))
+        patch.setattr(told, "_text", text)
+        return list(islice(told.batches(3, TELLING), VIDEO_FIRST + BATCHES))[VIDEO_FIRST:]
 
 
 def whole(batch: list[Told]) -> bool:
@@ -65,8 +68,8 @@ def test_what_is_asked_can_be_answered_by_the_senses_that_are_told(drawn, asked)
     for batch in drawn:
         for clip in batch:
             assert 1 <= len(clip.asked) <= 8
-            assert len({text for text, _ in clip.asked}) == len(clip.asked)
-            for text, answer in clip.asked:
+            assert len({q.text for q in clip.asked}) == len(clip.asked)
+            for text, answer in ((q.text, q.answer) for q in clip.asked):
                 question = asked[text]
                 assert set(question.needs) <= set(clip.captions), text
                 assert answer in (question.options or question.candidates)
@@ -78,7 +81,7 @@ def test_what_needs_time_is_asked_of_whole_clips_alone(drawn, asked):
     seen = {True: set(), False: set()}
     for batch in drawn:
         of_all = whole(batch)
-        seen[of_all] |= {asked[text].type for clip in batch for text, _ in clip.asked}
+        seen[of_all] |= {asked[q.text].type for clip in batch for q in clip.asked}
     in_time = {"touch_texture", "touch_same", "touch_ridges", "touch_which", "audio_which",
                "two_rough_warm"}  # fmt: skip
     assert not in_time & seen[False]
@@ -97,9 +100,42 @@ def test_senses_are_given_by_chance(drawn):
     assert {sense for clip in clips for sense in clip.captions} == set(SENSES)
 
 
+def test_the_video_alone_comes_first():
+    batches = list(islice(told.batches(3, TELLING), VIDEO_FIRST + 1))
+    for batch in batches[:VIDEO_FIRST]:
+        assert all(set(clip.captions) == {"video"} for clip in batch)
+        assert not whole(batch)
+    assert any(set(clip.captions) != {"video"} for clip in batches[VIDEO_FIRST])
+
+
+def test_clips_with_more_senses_are_asked_about_those(drawn, asked):
+    """Of what video alone answers two questions, and more only where the others do not fill up."""
+    full = [
+        [set(asked[q.text].needs) == {"video"} for q in clip.asked]
+        for batch in drawn
+        for clip in batch
+        if len(clip.captions) > 1 and len(clip.asked) == 8
+    ]
+    assert sum(sum(of_video) for of_video in full) < 0.6 * sum(map(len, full))
+    assert any(sum(of_video) <= 2 for of_video in full)
+
+
+def test_most_are_asked_without_the_words_around_a_question(drawn, asked):
+    texts = [q.text for batch in drawn for clip in batch for q in clip.asked]
+    bare = [text for text in texts if not text.startswith("Question: ")]
+    assert 0.5 < len(bare) / len(texts) < 0.9
+    listed = [text for text in texts if "Option A" in text]
+    assert 0 < len(listed) < 0.25 * len(texts)
+
+
+def test_a_split_has_clips_of_its_own():
+    train, val = (next(told.batches(3, TELLING, split=split)) for split in ("train", "val"))
+    assert train != val
+
+
 def test_the_seed_decides():
     def first(seed: int, **options: int) -> list[list[Told]]:
-        return list(islice(told.batches(seed, **options), 3))
+        return list(islice(told.batches(seed, replace(TELLING, **options)), 3))
 
     assert first(3) == first(3)
     assert first(3) != first(4)
