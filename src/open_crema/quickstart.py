@@ -31,11 +31,10 @@ from open_crema.senseqa import files as senseqa
 from open_crema.senseqa import lessons
 from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.sets import Spec, groups
-from open_crema.senseqa.types import TYPES
+from open_crema.senseqa.types import IN_TIME, TYPES
 
 SEED = 2026  # of its clips; the base was trained on others
 _TRAIN, _TEST = 400, 20  # clips; clips a type
-_IN_TIME = ("touch",)  # senses that are asked about from frame to frame
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,13 @@ class Size:
 
 
 def types_of(sense: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The types that video alone answers, and those that video and the sense answer together."""
+    """The types that video alone answers, and those that video and the sense answer together; of
+    the latter those that one frame answers, unless the sense has no other."""
     alone = tuple(name for name, kind in TYPES.items() if kind.needs == ("video",))
     both = {"video", sense}
-    added = (n for n, kind in TYPES.items() if sense in kind.needs and set(kind.needs) <= both)
-    return alone, tuple(added)
+    added = [n for n, kind in TYPES.items() if sense in kind.needs and set(kind.needs) <= both]
+    of_one_frame = tuple(name for name in added if name not in IN_TIME)
+    return alone, of_one_frame or tuple(added)
 
 
 def run(
@@ -116,7 +117,7 @@ def _config(sense: str, out: Path, data: Path, overrides: Sequence[str]) -> Conf
     # The recipe is no configuration without it: scope "own" is of a trained model.
     config = configuration.load(Path(str(recipe)), [f"train.init={json.dumps(str(out / 'base'))}"])
     base = run_of(out / "base").model
-    frames = 4 if sense in _IN_TIME else 1
+    frames = 4 if types_of(sense)[1][0] in IN_TIME else 1
     config = replace(
         config,
         out=str(out),

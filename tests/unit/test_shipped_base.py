@@ -56,6 +56,9 @@ def test_its_llm_is_a_variant_with_a_fingerprint_of_its_own():
     assert stock.fingerprint != tuned.fingerprint
     said = json.loads((BASE / "config.json").read_text())["base"]["llm"]
     assert said == tuned.fingerprint
+    # Its prompts are short, and an answer's first token is the one that a caption has.
+    assert (len(tuned.before), tuned.after) == (1, tuned.encode("\n"))
+    assert tuned.target("red")[0] == tuned.encode(" red")[0]
     # Alignment is to rows of the embedding matrix, which the tuning leaves as they are.
     rows = [b.llm.get_input_embeddings().weight for b in (stock, tuned)]
     assert torch.equal(*rows)

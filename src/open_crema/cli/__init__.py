@@ -18,6 +18,7 @@ from open_crema.cli import (
     modality,
     quickstart,
     report,
+    reproduce,
     runs,
     store,
     tune,
@@ -26,7 +27,20 @@ from open_crema.errors import CremaError
 from open_crema.termination import Stopped
 
 # What takes seconds to import (torch, transformers) is imported by the command that needs it.
-COMMANDS = (quickstart, runs, tune, report, ask, extract, adapter, modality, store, data, doctor)
+COMMANDS = (
+    quickstart,
+    runs,
+    tune,
+    report,
+    reproduce,
+    ask,
+    extract,
+    adapter,
+    modality,
+    store,
+    data,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

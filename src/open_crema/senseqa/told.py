@@ -12,10 +12,8 @@ from open_crema.senseqa.dataset import sample_of
 from open_crema.senseqa.draw import Draw
 from open_crema.senseqa.lessons import asked, chosen
 from open_crema.senseqa.sets import FRAMES, Group, Question, Spec, groups
-from open_crema.senseqa.types import TYPES, Variant
+from open_crema.senseqa.types import IN_TIME, TYPES, Variant
 
-# What is seen differs from frame to frame: asked of whole clips only.
-_IN_TIME = (*(name for name in TYPES if name.startswith("touch")), "audio_which", "two_rough_warm")
 _WHOLE, _IN_TIME_OFTEN = 0.22, 0.6
 _COUNT = 1_000_000  # more than is ever asked for
 _ALL = 20  # facts of a scene that are looked at
@@ -41,7 +39,7 @@ def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[li
     frames. Each has a random set of senses, mostly those that its own question needs among them,
     that question, and others that these senses answer."""
     everything = _clips(split, seed, tuple(TYPES))
-    in_time = _clips(split, seed + 1, _IN_TIME)
+    in_time = _clips(split, seed + 1, IN_TIME)
     turn = 0
     while True:
         draw = Draw("told", seed, turn)
@@ -89,7 +87,7 @@ def _told(
     texts = [
         ToldQuestion(_text(own, draw.sub("bare", i), telling.bare), own.answer, own.type)
         for i, own in enumerate(found)
-        if whole or own.type not in _IN_TIME
+        if whole or own.type not in IN_TIME
     ]
     captions = {s: _segments(caption(scene, s), s, whole, frame) for s in SENSES if s in senses}
     return Told(captions, texts)

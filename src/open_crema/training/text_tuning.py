@@ -48,7 +48,7 @@ class Recipe:
     template: the chat template (Jinja) that prompts are read in from then on, "": the LLM's own.
     """
 
-    steps: int = 900
+    steps: int = 600
     lr: float = 1.2e-3
     rank: int = 16
     alpha: int = 32

@@ -202,6 +202,26 @@ def test_a_real_tokenizers_template_is_cut_where_the_user_speaks():
     assert tokenizer.unk_token_id not in whole
 
 
+def test_a_space_at_the_end_of_a_chat_template_is_the_answers():
+    """A tokenizer of the GPT-2 kind has " red" as one token, and a text in the middle ends so."""
+
+    class Plain(tiny.TinyTokenizer):
+        def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
+            assert self.chat_template == "of its own"
+            return f"<|im_start|>{turns[0]['content']}\n  "
+
+        def encode(self, text, *, add_special_tokens):
+            ids = super().encode(text, add_special_tokens=add_special_tokens)
+            return [7] * (len(text) - len(text.lstrip(" "))) + ids
+
+    backbone = DecoderOnly(tiny.llama(), Plain(chat=False))
+    assert (backbone.before, backbone.after, backbone.lead) == ([], [3], "")
+    backbone.use_template("of its own")
+    assert (backbone.before, backbone.after, backbone.lead) == ([2], [3], "  ")
+    red = backbone.encode("red")
+    assert backbone.target("red") == [7, 7, *red, 1]
+
+
 def test_a_tokenizer_without_a_padding_token_will_do():
     class NoPadding(tiny.TinyTokenizer):
         pad_token_id = None

@@ -18,7 +18,7 @@ from open_crema.senseqa.types import (
 )
 from open_crema.senseqa.types.base import Asked, QuestionType, Variant
 
-__all__ = ["TYPES", "VERSION", "Asked", "QuestionType", "Variant", "find"]
+__all__ = ["IN_TIME", "TYPES", "VERSION", "Asked", "QuestionType", "Variant", "find"]
 
 VERSION = 1
 
@@ -27,6 +27,9 @@ TYPES: Mapping[str, QuestionType] = {
     for module in (video, audio, flow, depth, normal, point, touch, thermal, two_senses)
     for one in module.TYPES
 }
+
+# Asked from frame to frame: one key frame does not answer them, as it does the others.
+IN_TIME = (*(name for name in TYPES if name.startswith("touch")), "audio_which", "two_rough_warm")
 
 
 def find(name: str) -> QuestionType:

@@ -1,0 +1,257 @@
+"""Studies that train: the paper's claims in miniature, on three senses beside video.
+
+All runs start from one model: the base with video alone and the others' adapters after a short
+alignment, so that there is something left to learn. What differs is named by each run's overrides.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from open_crema import config as configuration
+from open_crema import experiment
+from open_crema.config import Config, FusionConfig
+from open_crema.data.dataset import FeatureDataset
+from open_crema.data.extract import Extractor
+from open_crema.evaluation.subsets import BLIND, name_of
+from open_crema.model.files import from_pretrained, run_of, save_pretrained
+from open_crema.model.fusion import Fusion
+from open_crema.reproduce.bench import Bench
+from open_crema.reproduce.table import Count, Table
+from open_crema.senseqa import files as senseqa
+from open_crema.senseqa import lessons
+from open_crema.senseqa.sets import Spec
+from open_crema.senseqa.types import IN_TIME, TYPES
+
+SENSES = ("video", "audio", "flow", "thermal")
+SEED = 2028  # of the clips that are trained on
+VIDEO = [name for name, kind in TYPES.items() if kind.needs == ("video",)]
+OTHERS = [
+    name
+    for name, kind in TYPES.items()
+    if name not in IN_TIME
+    and len(set(kind.needs) - {"video"}) == 1
+    and set(kind.needs) <= set(SENSES)
+]
+_STARTED = 6  # epochs of the alignment that all runs start from
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a study. fusion: of another model than the base's."""
+
+    name: str
+    overrides: Sequence[str] = ()
+    fusion: FusionConfig | None = None
+    start: str = "started"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """video, others: per cent right of the questions that video alone answers, and of those that
+    need another sense, each given all senses. tokens: mean length of the LLM's input."""
+
+    video: Count
+    others: Count
+    blind: Count
+    trained: int
+    tokens: float
+    updates: int
+    seconds: float
+    exits: Mapping[str, int]
+
+
+def fusion(bench: Bench) -> Iterator[Table]:
+    """Table 7."""
+    kinds = ("self-gated", "ungated", "concat", "linear", "mixture-of-experts", "cross-attention")
+    runs = [Run(f"fusion-{k}", fusion=FusionConfig(kind=k, init="identity")) for k in kinds]
+    yield _compare(bench, "Fusion (paper, Table 7)", runs)
+
+
+def strategy(bench: Bench) -> Iterator[Table]:
+    """Table 5: sequential against joint, as many updates of each adapter, and as much time."""
+    sequential = Run("strategy-sequential", ["train.strategy=sequential"])
+    shuffled = Run("strategy-shuffled", ["train.strategy=sequential", "train.order=shuffled"])
+    joint = Run("strategy-joint")
+    (ran,), (other,) = _outcomes(bench, sequential)[:1], _outcomes(bench, joint)[:1]
+    steps = max(round(6 * ran.seconds / other.seconds), 6)
+    longer = Run(f"strategy-joint-{5 * steps}-steps", [f"train.epoch_steps={steps}"])
+    yield _compare(bench, "Strategy", [joint, longer, sequential, shuffled])
+
+
+def early_exit(bench: Bench) -> Iterator[Table]:
+    """Table 6, with its control: as many epochs without exit."""
+    plain = ["train.strategy=sequential", "train.epochs=8", "train.epoch_steps=3"]
+    runs = [Run("exit-none", plain)]
+    for tau in (0.8, 1.0, 1.4):
+        own = [*plain, "train.exit.enabled=true", f"train.exit.temperature={tau}"]
+        runs.append(Run(f"exit-{tau}", own))
+    yield _compare(bench, "Early exit (paper, Table 6), by its temperature", runs)
+
+
+def start(bench: Bench) -> Iterator[Table]:
+    """An adapter that starts as the video's against one from scratch, after as much alignment."""
+    runs = [
+        Run("start-scratch", ["train.epochs=0"]),
+        Run("start-video", ["train.epochs=0"], start="started-video"),
+    ]
+    yield _compare(bench, f"After {_STARTED} epochs of alignment, from two starts", runs)
+
+
+def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
+    rows = []
+    for run in runs:
+        found = _outcomes(bench, run)
+        first = found[0]
+        rows.append(
+            [
+                run.name.partition("-")[2],
+                _spread([one.video for one in found]),
+                _spread([one.others for one in found]),
+                f"{first.trained:,}",
+                f"{first.tokens:.0f}",
+                str(first.updates),
+                f"{statistics.mean(one.seconds for one in found):.0f}",
+                ", ".join(f"{s} after {e + 1}" for s, e in first.exits.items()) or "-",
+            ]
+        )
+    first = _outcomes(bench, runs[0])[0]
+    rows.append(["blind", str(first.blind), "", "", "", "", "", ""])
+    return Table(
+        title,
+        [
+            "run",
+            "video types",
+            "types of the others",
+            "trained",
+            "LLM tokens",
+            "updates",
+            "s",
+            "exit",
+        ],
+        rows,
+        f"Seeds {', '.join(map(str, bench.seeds))}; N {first.video.n} and {first.others.n} a seed, "
+        f"chance {first.video.chance} and {first.others.chance}. One seed: 95 % Wilson interval; "
+        "several: mean and standard deviation over seeds. trained: parameters that a run moves. "
+        "updates: optimizer steps in all; s: seconds of training.",
+    )
+
+
+def _spread(counts: Sequence[Count]) -> str:
+    if len(counts) == 1:
+        return str(counts[0])
+    rates = [count.rate for count in counts]
+    return f"{statistics.mean(rates):.0f} +- {statistics.stdev(rates):.0f}"
+
+
+def _outcomes(bench: Bench, run: Run) -> list[Outcome]:
+    return [_outcome(bench, run, seed) for seed in bench.seeds]
+
+
+def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
+    name = f"{run.name}-{seed}"
+    out = bench.out / "runs" / name
+    if not (out / "model").exists():
+        config = _config(bench, out, _start(bench, run, seed), seed, run.overrides)
+        experiment.train(config)
+    types = bench.scored(name, [*VIDEO, *OTHERS], [(), SENSES], model=out / "model")
+    own, blind = types[name_of(SENSES)]["types"], types[BLIND]["types"]
+    log = [json.loads(line) for line in _lines(out / "log.jsonl")]
+    timing = [json.loads(line) for line in _lines(out / "timing.jsonl")]
+    exits: dict[str, int] = {}
+    for line in log:
+        if line["kind"] == "epoch":
+            exits |= {sense: line["epoch"] for sense in line["exited"] if sense not in exits}
+    model = from_pretrained(out / "model")
+    trained = [*model.adapters.parameters(), *model.fusion.parameters()]
+    return Outcome(
+        Count.of(own, VIDEO),
+        Count.of(own, OTHERS),
+        Count.of(blind, [*VIDEO, *OTHERS]),
+        sum(p.numel() for p in trained if p.is_floating_point()),
+        _tokens(bench, out / "model"),
+        sum(line["kind"] == "step" for line in log),
+        sum(line["seconds"] for line in timing),
+        exits,
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+@torch.no_grad()
+def _tokens(bench: Bench, folder: Path) -> float:
+    """Mean length of the prompts of some questions, given all senses."""
+    config = replace(run_of(folder), data=bench.data([VIDEO[0]], 1))
+    model = from_pretrained(folder)
+    samples = experiment.read_samples(config, "test")[:8]
+    data = FeatureDataset(samples, Extractor.from_config(config), frames=1)
+    (batch,) = data.batches(len(samples))
+    prompt = model.prompt(model.query_all(batch), batch)
+    return prompt.mask.sum(dim=1).float().mean().item()
+
+
+def _start(bench: Bench, run: Run, seed: int) -> Path:
+    """The model that a run starts from: aligned, and with the fusion that it asks for."""
+    aligned = bench.out / "runs" / f"{run.start}-{seed}"
+    if not (aligned / "model").exists():
+        like = ["train.like=video"] if run.start.endswith("video") else []
+        own = [
+            *("train.scope=own", "train.epochs=0", f"train.alignment.epochs={_STARTED}"),
+            *("train.alignment.batch_size=40", "train.alignment.lr=1.5e-3"),
+            *("train.alignment.schedule=cosine", "train.alignment.mse_weight=0.3", *like),
+        ]
+        video = bench.out / "runs" / "video"
+        if not video.exists():
+            alone = from_pretrained(bench.base, senses=["video"])
+            save_pretrained(alone, video, run=run_of(bench.base))
+        experiment.train(_config(bench, aligned, video, seed, own))
+    if run.fusion is None:
+        return aligned / "model"
+    place = bench.out / "runs" / f"{run.name}-{seed}-start"
+    if not place.exists():
+        model = from_pretrained(aligned / "model")
+        torch.manual_seed(seed)
+        model.config = replace(model.config, fusion=run.fusion)
+        model.fusion = Fusion(
+            model.senses,
+            model.backbone.width,
+            run.fusion,
+            model.config.align,
+            queries=model.config.qformer.queries,
+        )
+        saved = replace(run_of(aligned / "model"), model=model.config)
+        save_pretrained(model, place, run=saved)
+    return place
+
+
+def _config(bench: Bench, out: Path, init: Path, seed: int, overrides: Sequence[str]) -> Config:
+    recipe = files("open_crema") / "assets" / "reproduce.yaml"
+    config = configuration.load(Path(str(recipe)), [f"train.init={json.dumps(str(init))}"])
+    config = replace(
+        config,
+        seed=seed,
+        out=str(out),
+        model=replace(run_of(init).model, senses=SENSES),
+        data=replace(bench.data([VIDEO[0]], 1), train=str(_taught(bench))),
+    )
+    return configuration.override(config, list(overrides))
+
+
+def _taught(bench: Bench) -> Path:
+    """The clips that runs are trained on, with captions and several questions each."""
+    place = bench.out / "train"
+    path = place / f"lessons-{'+'.join(SENSES)}.jsonl"
+    if not path.exists():
+        types = (*VIDEO, *OTHERS)
+        senseqa.make(Spec("train", SEED, bench.size.train, types), place)
+        path, _, _ = lessons.write(place, SENSES, 8, own=True)
+    return path
