@@ -37,6 +37,26 @@ def data(tmp_path_factory):
     return folder
 
 
+def test_lessons_of_several_senses_are_mixed(tmp_path):
+    import mix_lessons
+
+    for sense in ("audio", "flow"):
+        lines = [
+            {"id": f"q{clip}-{i}", "video": f"{clip}.mp4", "media": {sense: f"{clip}.npz"}}
+            for clip in range(5)
+            for i in range(2)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"lessons-video+{sense}.jsonl").write_text(text)
+    mix_lessons.main(str(tmp_path), "3", "audio", "flow")
+    mixed = [json.loads(line) for line in (tmp_path / "mix.jsonl").read_text().splitlines()]
+    assert len({line["id"] for line in mixed}) == len(mixed) == 2 * 3 * 2
+    for sense in ("audio", "flow"):
+        own = [line for line in mixed if sense in line["media"]]
+        assert len({line["video"] for line in own}) == 3
+        assert all(line["id"].startswith(f"{sense}-q") for line in own)
+
+
 class TestClips:
     def test_the_seed_alone_decides(self, data, tmp_path):
         import make_clips

@@ -17,18 +17,19 @@ from open_crema.senseqa.types import IN_TIME, TYPES, Variant
 _WHOLE, _IN_TIME_OFTEN = 0.22, 0.6
 _COUNT = 1_000_000  # more than is ever asked for
 _ALL = 20  # facts of a scene that are looked at
-_OF_VIDEO = 2  # questions that video alone answers, of those about a clip with more senses
 
 
 @dataclass(frozen=True)
 class Telling:
     """How clips are told. clips: of a batch. more: questions about a clip besides its own.
-    video_first: batches at the start that tell of the video alone. listed: the share of further
-    questions that are multiple choice. bare: of the open-ended ones that are asked without the
-    words around a question (half of the tokens that the LLM would read)."""
+    of_video: questions that video alone answers, of those about a clip with more senses, where the
+    others fill up. video_first: batches at the start that tell of the video alone. listed: the
+    share of further questions that are multiple choice. bare: of the open-ended ones that are
+    asked without the words around a question (half of the tokens that the LLM would read)."""
 
     clips: int = 2
     more: int = 7
+    of_video: int = 2
     video_first: int = 100
     listed: float = 0.05
     bare: float = 0.75
@@ -81,7 +82,7 @@ def _told(
     told = chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
     other = [fact for fact in told if set(fact.needs) != {"video"}]
     of_video = [fact for fact in told if set(fact.needs) == {"video"}]
-    kept = max(telling.more - len(other), _OF_VIDEO)
+    kept = max(telling.more - len(other), telling.of_video)
     for i, fact in enumerate([*of_video[:kept], *other][: telling.more]):
         found.append(asked(fact, draw.sub("options", i), question.id, listed=telling.listed))
     texts = [

@@ -143,6 +143,19 @@ class TextTuning:
             write_json(place / _STATE, {"done": self._done, "recipe": repr(self.recipe)})
 
     @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Begins with an update that :meth:`save` has written, of the same shape.
+
+        Raises WeightsError where there is none or it does not fit.
+        """
+        tensors = read_tensors(folder / lora.TENSORS)
+        for name, parameter in self._trained.items():
+            saved = tensors.get(name.replace(".default.", "."))
+            if saved is None or saved.shape != parameter.shape:
+                raise WeightsError(f"{folder}: not an update of this recipe; it has no {name}")
+            parameter.copy_(saved)
+
+    @torch.no_grad()
     def resume(self, folder: Path) -> int:
         """Goes on from where :meth:`pause` was called; how many steps that was.
 
