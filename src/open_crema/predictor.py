@@ -40,7 +40,7 @@ class OptionProbability:
 @dataclass(frozen=True)
 class UsedSense:
     """gate: an assisting sense's share of the fused tokens, in [0, 1]; None for the primary sense,
-    which reaches the LLM unfused, and for models without a gate. segments: frames, sound
+    which reaches the LLM unfused, and for models that fuse nothing. segments: frames, sound
     windows."""
 
     gate: float | None
@@ -274,9 +274,9 @@ class Predictor:
         primary = next(iter(tokens), None)  # canonical order: the first one present
         used = {}
         for sense, x in batch.senses.items():
-            gated = self.model.fusion.gated and sense != primary
+            fused = self.model.fusion.merges and sense != primary
             gate = float(shares[sense]) if sense in shares else 0.0
-            used[sense] = UsedSense(gate if gated else None, int(x.segments.sum()))
+            used[sense] = UsedSense(gate if fused else None, int(x.segments.sum()))
         return used
 
 

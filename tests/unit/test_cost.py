@@ -196,7 +196,17 @@ def tiny_llm(tmp_path_factory):
     return folder
 
 
-@settings(deadline=None, max_examples=25)
+FUSION_SIZES = {  # of the LLM's width and the queries: of one sense, and shared
+    "self-gated": lambda d, q: (d * d, d),
+    "concat": lambda d, q: (0, 0),
+    "ungated": lambda d, q: (d * d, d),
+    "linear": lambda d, q: (q * q, q),
+    "mixture-of-experts": lambda d, q: ((d + 1) * d, d),
+    "cross-attention": lambda d, q: (d, d + q * d + 4 * d * d),
+}
+
+
+@settings(deadline=None, max_examples=40)
 @given(
     senses=st.lists(st.sampled_from([m.name for m in modality.BUILT_INS]), min_size=1, unique=True),
     rank=st.integers(1, 40),
@@ -208,7 +218,7 @@ def tiny_llm(tmp_path_factory):
     queries=st.integers(1, 9),
     encoder_width=st.sampled_from([384, 768, 1024, 1408, 7]),
     vision=st.sampled_from(["dinov2-small", "eva-vit-g"]),
-    fusion=st.sampled_from(["self-gated", "concat"]),
+    fusion=st.sampled_from(sorted(FUSION_SIZES)),
     skip=st.booleans(),
 )
 def test_any_size_is_what_a_built_model_has_and_what_the_formula_says(
@@ -264,8 +274,9 @@ def test_any_size_is_what_a_built_model_has_and_what_the_formula_says(
         norm = 0 if sense == "point" else 2 * encoder_width
         assert own == cost.SenseCost(lora, queries * width, projected, norm, (width + 1) * 12)
     assistants = len(senses) - 1
-    gated = fusion == "self-gated" and assistants > 0
-    assert counted.fusion == gated * (12 * 12 * assistants + 12)
+    one, shared = FUSION_SIZES[fusion](12, queries)
+    always = fusion == "cross-attention"  # its prompts and projections are the base's
+    assert counted.fusion == one * assistants + shared * (assistants > 0 or always)
     crossing = -(-layers // cross_every)
     attention = 4 * (width + 1) * width + 2 * width
     cross = 2 * (width + 1) * width + 2 * (encoder_width + 1) * width + 2 * width

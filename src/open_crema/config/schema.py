@@ -73,13 +73,17 @@ class LoraConfig:
 
 @checked(frozen=True, config=_FORBID)
 class FusionConfig:
-    """How assisting senses reach the LLM (paper eq. 3)."""
+    """How assisting senses reach the LLM (paper eq. 3, and the others of Table 7)."""
 
-    kind: Literal["self-gated", "concat"] = "self-gated"
-    # "append": the gated tokens follow the primary sense's; "add": they are added to them.
+    kind: Literal[
+        "self-gated", "concat", "ungated", "linear", "mixture-of-experts", "cross-attention"
+    ] = "self-gated"
+    # "append": the fused tokens follow the primary sense's; "add": they are added to them.
     placement: Literal["append", "add"] = "append"
-    # How the blocks start: "fan-in", nn.Linear's (the released code); "identity", twice the
-    # identity without a bias, where silu(2 x) is nearly x, so that senses begin as themselves.
+    # How the blocks start: "fan-in", nn.Linear's (the released code); "identity", so that senses
+    # begin as themselves, without a bias: self-gated with twice the identity, where silu(2 x) is
+    # nearly x; ungated, linear, mixture-of-experts with the identity; cross-attention with the
+    # identity for its values and output.
     init: Literal["fan-in", "identity"] = "fan-in"
 
 

@@ -1,13 +1,13 @@
-"""How strongly each assisting sense reaches the LLM, frame by frame: what the gate lets through."""
+"""How strongly each assisting sense reaches the LLM: its share of each frame's fused tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from open_crema.model.fusion import Fusion, QueryTokens, align
+from open_crema.model.fusion import Fusion, QueryTokens
 
 Gates = dict[str, tuple[float, ...]]
 
@@ -18,12 +18,13 @@ _DIGITS = 4  # more would hang on the batch that a sample happens to be in
 def gates(fusion: Fusion, tokens: Mapping[str, QueryTokens], count: int) -> list[Gates]:
     """For each of ``count`` samples ``{assisting sense: its share of each frame}``.
 
-    A share is the norm of ``W_m q_m`` (paper eq. 3) in one segment of the primary sense over the
-    sum of all assistants' norms there, as :meth:`Fusion.shares` has it for all segments together.
-    Shares of a frame sum to 1. Empty where the sample has no assistant, and without a gate.
+    A share is the norm of a sense's part (``W_m q_m`` in paper eq. 3) in one segment of the primary
+    sense over the sum of all assistants' norms there, as :meth:`Fusion.shares` has it for all
+    segments together. Shares of a frame sum to 1. Empty where the sample has no assistant, and
+    where the model merges none.
     """
     found: list[Gates] = [{} for _ in range(count)]
-    if not fusion.gated:
+    if not fusion.merges:
         return found
     alike: dict[tuple[str, ...], list[int]] = {}
     for row in range(count):
@@ -31,9 +32,8 @@ def gates(fusion: Fusion, tokens: Mapping[str, QueryTokens], count: int) -> list
         alike.setdefault(tuple(there), []).append(row)
     for (primary, *assistants), rows in ((s, r) for s, r in alike.items() if len(s) > 1):
         main = _rows(tokens[primary], rows)
-        norms = torch.stack(
-            [_norms(fusion, sense, main, _rows(tokens[sense], rows)) for sense in assistants]
-        )  # [M, B, T]
+        parts = fusion.parts(main, {sense: _rows(tokens[sense], rows) for sense in assistants})
+        norms = torch.stack([_norms(parts[sense]) for sense in assistants])  # [M, B, T]
         total = norms.sum(dim=0)
         shares = (norms / total.clamp(min=torch.finfo(total.dtype).tiny)).tolist()
         for i, row in enumerate(rows):
@@ -49,9 +49,7 @@ def _rows(q: QueryTokens, rows: list[int]) -> QueryTokens:
     return QueryTokens(q.tokens[rows], q.segments[rows], q.times[rows])
 
 
-def _norms(fusion: Fusion, sense: str, main: QueryTokens, q: QueryTokens) -> Tensor:
+def _norms(part: Tensor) -> Tensor:
     """``[B, T]``"""
-    aligned = align(main, q, fusion.how(sense))
-    part = nn.functional.linear(aligned, fusion.blocks[sense])
     norms: Tensor = part.flatten(2).float().norm(dim=2)
     return norms

@@ -65,7 +65,13 @@ class Crema(nn.Module):
         for sense in self.senses:  # in canonical order: listing order must not change the init
             self.adapters[sense] = self._adapter(sense, backbone, (encoder_widths or {}).get(sense))
         senses = (*backbone.sees, *config.senses)
-        self.fusion = Fusion(senses, backbone.width, config.fusion, config.align)
+        self.fusion = Fusion(
+            senses,
+            backbone.width,
+            config.fusion,
+            config.align,
+            queries=config.qformer.queries,
+        )
         self.backbone = backbone
         self.origins: dict[str, Origin] = {}
 

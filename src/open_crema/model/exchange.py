@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from open_crema.errors import WeightsError, did_you_mean
@@ -36,8 +35,9 @@ from open_crema.model.files import (
     read_model,
     senses_of,
 )
-from open_crema.model.fit import Described, check_fits, notes, zero_bias
-from open_crema.model.tensors import shapes_in
+from open_crema.model.fit import Described, check_fits, fusion_kind, notes
+from open_crema.model.fusion_kinds import Kind
+from open_crema.model.tensors import fingerprint, shapes_in
 from open_crema.storage import replacing, write_json, write_tensors
 
 _NO_ADAPTER = "an adapter's folder has one; is this an adapter?"
@@ -110,10 +110,9 @@ def add_adapter(
         for name in (ADAPTER, CONFIG):
             shutil.copyfile(place / name, own / name)  # the content of a link, never the link
         base = said.base.fusion
-        if base is None and said.config.fusion.kind == "self-gated" and said.adapters:
-            width = info.shape.llm_width
-            write_tensors(new / FUSION, {"bias": torch.zeros(width)})
-            base = zero_bias(width)
+        if base is None and said.adapters and (kind := _kind(said)) is not None:
+            write_tensors(new / FUSION, kind.zeros())
+            base = fingerprint(kind.zeros())
         _rewrite(new, lambda senses: [*(s for s in senses if s != info.sense), info.sense], base)
     return remarks
 
@@ -139,8 +138,8 @@ def remove_adapter(model: str | Path, sense: str, *, out: str | Path | None = No
     with _edited(folder, out) as new:
         shutil.rmtree(place_of(new, sense))
         base = said.base.fusion
-        alone = len(said.adapters) == 1 and not said.attached
-        if alone and base == zero_bias(_llm_width(said)):
+        kind = None if said.attached or len(said.adapters) > 1 else _kind(said)
+        if kind is not None and base == fingerprint(kind.zeros()):
             (new / FUSION).unlink(missing_ok=True)  # the next assistant brings it again
             base = None
         _rewrite(new, lambda senses: [s for s in senses if s != sense], base)
@@ -200,8 +199,8 @@ def _without(said: Described, sense: str | None) -> Described:
     return replace(said, adapters=others)
 
 
-def _llm_width(said: Described) -> int:
-    return next(iter(said.adapters.values())).shape.llm_width
+def _kind(said: Described) -> Kind | None:
+    return fusion_kind(said.config, next(iter(said.adapters.values())).shape.llm_width)
 
 
 @contextmanager

@@ -65,7 +65,8 @@ class FusionFacts:
 
 @checked(frozen=True, config=_FORBID)
 class Base:
-    """Fingerprints of what all adapters of a model share. fusion: of its bias, None without."""
+    """Fingerprints of what all adapters of a model share. fusion: of its bias and whatever else of
+    it is no sense's own, None without."""
 
     llm: str
     qformer: str

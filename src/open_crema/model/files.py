@@ -3,7 +3,7 @@
     config.json                        the model's configuration, its base and its senses
     run.yaml                           the configuration of the run that made it
     qformer.safetensors                the shared Q-Former
-    fusion.safetensors                 the fusion's bias (where there is one)
+    fusion.safetensors                 the fusion's shared parameters: a bias (where there is one)
     adapters/NAME/adapter.safetensors  one sense: queries, LoRA, projections, its fusion block
     adapters/NAME/config.json          what it needs in order to fit (model/facts.py)
 
@@ -44,6 +44,7 @@ from open_crema.model.fit import (
     Described,
     check_loads,
     encoder_facts,
+    fusion_kind,
     modality_facts,
     shape_of,
 )
@@ -100,8 +101,8 @@ def save_pretrained(
         if run is not None:
             (new / RUN).write_text(to_yaml(run), encoding="utf-8")
         write_tensors(new / QFORMER, model.qformer.state_dict())
-        if model.fusion.bias is not None:
-            write_tensors(new / FUSION, {"bias": model.fusion.bias})
+        if model.fusion.shared:
+            write_tensors(new / FUSION, model.fusion.shared)
         for sense in model.senses:
             own = new / "adapters" / sense
             own.mkdir(parents=True)
@@ -112,11 +113,11 @@ def save_pretrained(
 
 def describe(model: Crema, *, run: Config | None = None) -> Described:
     """What a live model's files would say. run: the configuration that trained it."""
-    bias = model.fusion.bias
+    shared = model.fusion.shared
     base = Base(
         model.backbone.fingerprint,
         fingerprint(model.qformer),
-        None if bias is None else fingerprint({"bias": bias}),
+        fingerprint(shared) if shared else None,
     )
     tensors = {sense: _tensors(model, sense) for sense in model.senses}
     prints = {sense: fingerprint(t) for sense, t in tensors.items()}
@@ -153,7 +154,10 @@ def _unchanged(model: Crema, sense: str, base: Base, block: bool, found: str) ->
     if origin is None:
         return None
     info = origin.info
+    fusion = model.config.fusion
     if (info.base.llm, info.base.qformer) != (base.llm, base.qformer):
+        return None
+    if (info.fusion.kind, info.fusion.placement) != (fusion.kind, fusion.placement):
         return None
     if found == info.fingerprint:
         return info
@@ -199,9 +203,9 @@ def from_pretrained(
     widths = {s: info.encoder.width for s, info in said.adapters.items()}
     model = kind(said.config, backbone, widths)
     _fill(model.qformer, qformer, folder / QFORMER)
-    if model.fusion.gated and (said.base.fusion is not None or model.fusion.bias is not None):
-        bias = read_bias(folder / FUSION, said)["bias"]
-        model.fusion.bias = nn.Parameter(bias)  # also of one sense: it may grow again
+    if model.fusion.merges and (said.base.fusion is not None or model.fusion.shared):
+        # also of one sense: it may grow again
+        model.fusion.set_shared(read_shared(folder / FUSION, said))
     for sense, tensors in adapters.items():
         put(model, said.adapters[sense], tensors, place_of(folder, sense))
     return model.eval()
@@ -239,11 +243,11 @@ def read_adapter(folder: Path, info: AdapterInfo, model: Described) -> _Tensors:
     Raises WeightsError, naming the file, where they are not.
     """
     path, width = folder / ADAPTER, info.shape.llm_width
-    kind = modality.get(info.sense)
+    kind, fusion = modality.get(info.sense), fusion_kind(model.config, width)
     expected = _sizes(path, lambda: Adapter(kind, model.config, info.encoder.width, width))
-    tensors = read_checked(
-        path, {**expected, **({BLOCK: (width, width)} if info.fusion.block else {})}
-    )
+    if fusion is not None and info.fusion.block:
+        expected = {**expected, BLOCK: fusion.block}
+    tensors = read_checked(path, expected)
     if (found := fingerprint(tensors)) != info.fingerprint:
         raise WeightsError(
             f"{path}: its tensors ({found}) are not the ones that its config.json was written for "
@@ -262,12 +266,14 @@ def read_qformer(path: Path, model: Described) -> _Tensors:
     return tensors
 
 
-def read_bias(path: Path, model: Described) -> _Tensors:
-    """The fusion's bias. Raises WeightsError, naming the file, where it is not the model's."""
+def read_shared(path: Path, model: Described) -> _Tensors:
+    """What of the fusion is no sense's own: mostly its bias. Raises WeightsError, naming the file,
+    where it is not the model's."""
     widths = {info.shape.llm_width for info in model.adapters.values()}
-    tensors = read_checked(path, {"bias": (max(widths),)})
+    kind = fusion_kind(model.config, max(widths))
+    tensors = read_checked(path, kind.shared if kind is not None else {})
     if model.base.fusion != fingerprint(tensors):
-        raise WeightsError(f"{path}: not the fusion bias of this model; copy it again")
+        raise WeightsError(f"{path}: not the fusion of this model; copy it again")
     return tensors
 
 
@@ -295,8 +301,8 @@ def put(model: Crema, info: AdapterInfo, tensors: _Tensors, where: Path) -> None
             raise WeightsError(f"{where / ADAPTER}: no tensor {BLOCK!r}")
     elif info.sense in blocks:
         _fill(blocks, {info.sense: block}, where, partial=True)
-    elif model.fusion.bias is not None:
-        blocks[info.sense] = nn.Parameter(block.to(model.fusion.bias))
+    elif shared := model.fusion.shared:
+        blocks[info.sense] = nn.Parameter(block.to(shared["bias"]))
         for name in model.senses:  # parameters stay in canonical order
             if name in blocks:
                 blocks[name] = blocks.pop(name)

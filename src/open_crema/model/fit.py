@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from open_crema import modality
 from open_crema.backbones.vlm import NAME
 from open_crema.config import ModelConfig
@@ -20,6 +18,7 @@ from open_crema.model.facts import (
     ModalityFacts,
     Shape,
 )
+from open_crema.model.fusion_kinds import Kind, kind_of
 from open_crema.model.tensors import fingerprint
 
 
@@ -66,6 +65,11 @@ def shape_of(sense: str, config: ModelConfig, llm_width: int) -> Shape:
     return Shape(q.layers, q.width, q.queries, q.encoder_width, rank, llm_width)
 
 
+def fusion_kind(config: ModelConfig, llm_width: int) -> Kind | None:
+    """How a model merges its assistants; None where it does not."""
+    return kind_of(config.fusion.kind, llm_width, config.qformer.queries)
+
+
 def _already_there(new: AdapterInfo, model: Described) -> str | None:
     if new.sense not in model.adapters:
         return None
@@ -95,7 +99,7 @@ def _qformer(new: AdapterInfo, model: Described) -> str | None:
 
 def _fusion(new: AdapterInfo, model: Described) -> str | None:
     theirs, ours = (
-        (f.kind, f.placement) if f.kind == "self-gated" else (f.kind,)
+        (f.kind,) if f.kind == "concat" else (f.kind, f.placement)
         for f in (new.fusion, model.config.fusion)
     )
     if theirs == ours:
@@ -156,8 +160,8 @@ def _bias(new: AdapterInfo, model: Described) -> str | None:
     if not _other_bias(new, model):
         return None
     return (
-        f"it was trained with another fusion bias ({new.base.fusion}, the model's is "
-        f"{model.base.fusion}; training of scope all moves it), so what it adds would be gated "
+        f"it was trained with {_another(model)} ({new.base.fusion}, the model's is "
+        f"{model.base.fusion}; training of scope all moves it), so what it adds would be merged "
         "otherwise; use the base that it was trained on, or give --force and measure"
     )
 
@@ -176,7 +180,7 @@ def _primary(new: AdapterInfo, model: Described) -> str | None:
 
 def _block(new: AdapterInfo, model: Described) -> str | None:
     others = [s for s in model.senses if s != new.sense]
-    if model.config.fusion.kind != "self-gated" or not (others or model.attached):
+    if model.config.fusion.kind == "concat" or not (others or model.attached):
         return None
     if model.attached:
         if new.fusion.block:
@@ -238,7 +242,7 @@ def notes(info: AdapterInfo, model: Described) -> list[str]:
     adapters are not guaranteed to add up, so pairs are to be measured."""
     found = ["its adapter has not been trained yet"] if info.fresh else []
     if _other_bias(info, model):
-        found.append("was trained with another fusion bias")
+        found.append(f"was trained with {_another(model)}")
     for other in info.trained_with:
         if other not in model.adapters:
             found.append(f"was trained beside {other}, which is not here")
@@ -264,11 +268,12 @@ def _same(other: str, info: AdapterInfo, model: Described) -> bool:
 def _other_bias(info: AdapterInfo, model: Described) -> bool:
     """Whether the fusion bias is not the one that it was trained with. A model of one sense has
     none; it gets one of zeros when it grows."""
-    if not info.fusion.block or info.base.fusion == model.base.fusion:
+    kind = fusion_kind(model.config, info.shape.llm_width)
+    if kind is None or not info.fusion.block or info.base.fusion == model.base.fusion:
         return False
-    return model.base.fusion is not None or info.base.fusion != zero_bias(info.shape.llm_width)
+    return model.base.fusion is not None or info.base.fusion != fingerprint(kind.zeros())
 
 
-def zero_bias(width: int) -> str:
-    """Fingerprint of the fusion bias that a model of one sense grows by."""
-    return fingerprint({"bias": torch.zeros(width)})
+def _another(model: Described) -> str:
+    attends = model.config.fusion.kind == "cross-attention"
+    return "another fusion attention" if attends else "another fusion bias"

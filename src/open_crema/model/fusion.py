@@ -2,7 +2,8 @@
 
 The published self-gated fusion (paper eq. 3) is one Linear over the channel-concatenation of the
 assisting tokens. ``W [q2; ...; qn] + b`` equals ``sum_m W_m q_m + b``, so the fusion owns one block
-``W_m`` a sense and one bias, and grows by adding blocks. The sum runs in canonical order.
+``W_m`` a sense and one bias, and grows by adding blocks. The sum runs in canonical order. The other
+kinds that merge are written as blocks too: ``model/fusion_kinds.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from open_crema import modality
 from open_crema.config import AlignConfig, FusionConfig
 from open_crema.modality import Alignment, canonical
+from open_crema.model.fusion_kinds import kind_of
 
 
 @dataclass(frozen=True)
@@ -98,49 +100,67 @@ class Fusion(nn.Module):
     """Turns every sense's query tokens into the blocks of the LLM's input.
 
     ``forward({sense: QueryTokens}) -> list[Block]``. The primary sense of a sample is the first
-    one present in canonical order (video, if there). "self-gated" merges all others into one
-    block of the primary's size (eq. 3); "concat" hands each sense's own tokens to the LLM.
+    one present in canonical order (video, if there). "concat" hands each sense's own tokens to the
+    LLM; every other kind merges all but the primary sense into one block of its size (eq. 3).
+
+    queries: how many tokens a segment has. blocks: each assistant's own parameters; they go with
+    its adapter. shared: the fusion's others (its bias); they are the base's.
     """
 
     def __init__(
-        self, senses: Sequence[str], width: int, config: FusionConfig, align: AlignConfig
+        self,
+        senses: Sequence[str],
+        width: int,
+        config: FusionConfig,
+        align: AlignConfig,
+        *,
+        queries: int,
     ) -> None:
         super().__init__()
         self.senses = canonical(senses)
-        self.width = width
         self.config = config
         self.align = align
+        self.kind = kind_of(config.kind, width, queries)
         self.blocks = nn.ParameterDict()
         self.bias: nn.Parameter | None = None
-        if self.gated and len(self.senses) > 1:
-            assistants = self.senses[1:]
-            bound = (len(assistants) * width) ** -0.5  # nn.Linear's init, fan-in of all blocks
-            identity = config.init == "identity"
-            for sense in assistants:
-                block = torch.empty(width, width).uniform_(-bound, bound)
-                self.blocks[sense] = nn.Parameter(2 * torch.eye(width) if identity else block)
-            bias = torch.empty(width).uniform_(-bound, bound)
-            self.bias = nn.Parameter(torch.zeros(width) if identity else bias)
+        if self.kind is not None and (len(self.senses) > 1 or self.kind.needs_shared):
+            blocks, shared = self.kind.start(self.senses[1:], self._identity)
+            for sense, block in blocks.items():
+                self.blocks[sense] = nn.Parameter(block)
+            self.set_shared(shared)
 
     @property
-    def gated(self) -> bool:
-        return self.config.kind == "self-gated"
+    def merges(self) -> bool:
+        """Whether assistants become one block."""
+        return self.kind is not None
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """By name; empty for "concat", and mostly where there is no assistant."""
+        return dict(self.named_parameters(recurse=False))
+
+    def set_shared(self, tensors: Mapping[str, Tensor]) -> None:
+        assert self.kind is not None
+        for name in self.kind.shared:  # parameters stay in one order, whoever gives them
+            # A copy: a file's tensors lie at any address, by which products are rounded.
+            setattr(self, name, nn.Parameter(tensors[name].clone()))
+
+    @property
+    def _identity(self) -> bool:
+        return self.config.init == "identity"
 
     def add(self, sense: str, like: Tensor) -> None:
-        """Grows by a block (device and precision as ``like``'s), of zeros, or twice the identity
-        where the configuration starts so. Outputs stay as they are in either case: a sense that
-        has not been trained is not heard."""
+        """Grows by a block (device and precision as ``like``'s), of zeros, or of what begins near
+        the sense itself where the configuration starts so. Outputs stay as they are in any case: a
+        sense that has not been trained is not heard."""
         self.senses = canonical([*self.senses, sense])
-        if not self.gated:
+        if self.kind is None:
             return
-        if self.bias is None:
-            self.bias = nn.Parameter(like.new_zeros(self.width))
+        if not self.shared:
+            self.set_shared({name: x.to(like) for name, x in self.kind.zeros().items()})
         for new in self.senses[1:]:  # the former first sense needs a block if it no longer leads
             if new not in self.blocks:
-                block = self.bias.new_zeros(self.width, self.width)
-                if self.config.init == "identity":
-                    block.fill_diagonal_(2.0)
-                self.blocks[new] = nn.Parameter(block)
+                self.blocks[new] = nn.Parameter(self.kind.grown(self._identity).to(like))
         for name in self.senses[1:]:  # parameters stay in canonical order
             self.blocks[name] = self.blocks.pop(name)
 
@@ -151,7 +171,14 @@ class Fusion(nn.Module):
             del self.blocks[sense]
         if len(self.senses) == 1:  # no assistant can be left
             self.blocks.clear()
-            self.bias = None
+            if self.kind is not None and not self.kind.needs_shared:
+                self.bias = None
+
+    def silent(self, sense: str) -> bool:
+        """Whether a sense's block is zeros, so that as an assistant it is not heard."""
+        if self.kind is None or self.kind.hears_zeros or sense not in self.blocks:
+            return False
+        return not bool(self.blocks[sense].any())
 
     def how(self, sense: str) -> Alignment:
         """How a sense's segments meet the primary one's: as its modality says; the audio's is also
@@ -182,15 +209,15 @@ class Fusion(nn.Module):
         self, primary: str, main: QueryTokens, assistants: Mapping[str, QueryTokens]
     ) -> list[Block]:
         """Blocks of the samples whose primary sense this is."""
-        if not self.gated:
+        if not self.merges:
             blocks = _segments_of(primary, main)
             for sense, q in assistants.items():
                 blocks += _segments_of(sense, q)
             return blocks
         present = torch.stack([q.present for q in (main, *assistants.values())])[1:].any(dim=0)
-        if not bool(present.any()):  # no assistant, no fused block: a gated bias is not a sense
+        if not bool(present.any()):  # no assistant, no fused block: a bias is not a sense
             return _segments_of(primary, main)
-        fused = self.gate(main, assistants)
+        fused = self.merge(main, assistants)
         if self.config.placement == "add":
             gate = present[:, None, None, None].to(fused.dtype)
             added = QueryTokens(main.tokens + fused * gate, main.segments, main.times)
@@ -202,34 +229,37 @@ class Fusion(nn.Module):
             Block(FUSED_LABEL, None, 0, fused.flatten(1, 2), mask.flatten(1, 2)),
         ]
 
-    def gate(self, main: QueryTokens, assistants: Mapping[str, QueryTokens]) -> Tensor:
-        """``[B, T, Q, D]``: ``x * sigmoid(x)`` with ``x = sum_m W_m q_m + b`` (eq. 3).
+    def merge(self, main: QueryTokens, assistants: Mapping[str, QueryTokens]) -> Tensor:
+        """``[B, T, Q, D]``: the fused tokens, as the kind makes them of the assistants' parts.
 
         An absent sense adds nothing, not a projected zero.
         """
-        assert self.bias is not None
-        merged: Tensor = self.bias
-        for sense in canonical(assistants):
-            merged = merged + self._part(sense, main, assistants[sense])
-        return nn.functional.silu(merged)
+        assert self.kind is not None
+        return self.kind.merge(self.parts(main, assistants), self.shared)
 
-    def _part(self, sense: str, main: QueryTokens, q: QueryTokens) -> Tensor:
-        """``[B, T, Q, D]``: ``W_m q_m`` on the primary sense's segments."""
-        aligned = align(main, q, self.how(sense))
-        # As rows: of more dimensions torch folds by what requires a gradient, and rounds otherwise.
-        rows = nn.functional.linear(aligned.flatten(0, -2), self.blocks[sense])
-        return rows.view_as(aligned)
+    def parts(self, main: QueryTokens, assistants: Mapping[str, QueryTokens]) -> dict[str, Tensor]:
+        """``{sense: [B, T, Q, D]}``, in canonical order: what each assistant adds to the fused
+        tokens (``W_m q_m`` in eq. 3) on the primary sense's segments."""
+        assert self.kind is not None
+        order = canonical(assistants)
+        return self.kind.parts(
+            {sense: align(main, assistants[sense], self.how(sense)) for sense in order},
+            {sense: assistants[sense].present for sense in order},
+            {sense: self.blocks[sense] for sense in order},
+            self.shared,
+        )
 
     @torch.no_grad()
     def shares(self, senses: Mapping[str, QueryTokens]) -> dict[str, Tensor]:
-        """``{sense: [B]}``: each assistant's share of the fused tokens, the norm of ``W_m q_m``
-        over the sum of all assistants' norms; 0 where it leads or is absent. Empty for "concat"."""
-        if not self.gated:
+        """``{sense: [B]}``: each assistant's share of the fused tokens, the norm of its part
+        (``W_m q_m``) over the sum of all assistants' norms; 0 where it leads or is absent. Empty
+        for "concat"."""
+        if not self.merges:
             return {}
         norms: dict[str, Tensor] = {}
         for _, main, assistants in self._groups(senses):
-            for sense, q in assistants.items():
-                norm = self._part(sense, main, q).flatten(1).norm(dim=1)
+            for sense, part in self.parts(main, assistants).items():
+                norm = part.flatten(1).norm(dim=1)
                 norms[sense] = norms.get(sense, torch.zeros_like(norm)) + norm
         if not norms:
             return {}

@@ -168,7 +168,7 @@ def _reference(
             pieces.append((prefixes[0][t].expand(batch, -1, -1), prefixes[1][t].expand(batch, -1)))
             for block in (frame, *(of[s][t] for s in alongside)):
                 pieces.append((block.tokens, block.mask))
-        if config.fusion.kind == "self-gated" and config.fusion.placement == "add":
+        if config.fusion.kind != "concat" and config.fusion.placement == "add":
             pieces = [(e, torch.ones_like(m)) for e, m in pieces]
         if fused:
             first_half = torch.cat([m for _, m in pieces], dim=1)

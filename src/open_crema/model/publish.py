@@ -22,9 +22,9 @@ from open_crema.model.files import (
     RUN,
     place_of,
     read_adapter,
-    read_bias,
     read_model,
     read_qformer,
+    read_shared,
     save_pretrained,
 )
 from open_crema.model.tensors import fingerprint, read_checked, shapes_in
@@ -76,7 +76,7 @@ def _stage_model(source: Path, staged: Path, repository: str, licence: str) -> N
     files = [CONFIG, QFORMER]
     read_qformer(source / QFORMER, said)
     if said.base.fusion is not None:
-        read_bias(source / FUSION, said)
+        read_shared(source / FUSION, said)
         files.append(FUSION)
     for sense, info in said.adapters.items():
         place = place_of(source, sense)

@@ -70,8 +70,15 @@ class Outcome:
 
 def fusion(bench: Bench) -> Iterator[Table]:
     """Table 7."""
-    kinds = ("self-gated", "ungated", "concat", "linear", "mixture-of-experts", "cross-attention")
-    runs = [Run(f"fusion-{k}", fusion=FusionConfig(kind=k, init="identity")) for k in kinds]
+    kinds = (
+        FusionConfig(kind="self-gated", init="identity"),
+        FusionConfig(kind="ungated", init="identity"),
+        FusionConfig(kind="concat", init="identity"),
+        FusionConfig(kind="linear", init="identity"),
+        FusionConfig(kind="mixture-of-experts", init="identity"),
+        FusionConfig(kind="cross-attention", init="identity"),
+    )
+    runs = [Run(f"fusion-{kind.kind}", fusion=kind) for kind in kinds]
     yield _compare(bench, "Fusion (paper, Table 7)", runs)
 
 

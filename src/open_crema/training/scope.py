@@ -38,8 +38,7 @@ def new_senses(model: Crema) -> list[str]:
         )
     for place, sense in enumerate(model.senses):
         leads = [s for s in model.senses[:place] if s in own]
-        block = model.fusion.blocks.get(sense)
-        if sense not in own and leads and block is not None and not bool(block.any()):
+        if sense not in own and leads and model.fusion.silent(sense):
             raise ConfigError(
                 f"train.scope=own: {leads[0]} would lead where {sense} led until now, and {sense}, "
                 "which has no trained fusion block, would no longer be heard beside it; use "

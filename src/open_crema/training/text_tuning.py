@@ -191,10 +191,15 @@ class TextTuning:
     @torch.no_grad()
     def _blocks(self, clips: Sequence[Told]) -> Any:
         senses = modality.canonical(sense for clip in clips for sense in clip.captions)
+        tokens = {sense: self._tokens(clips, sense) for sense in senses}
         fusion = Fusion(
-            senses, self.backbone.width, FusionConfig(init="identity"), AlignConfig()
+            senses,
+            self.backbone.width,
+            FusionConfig(init="identity"),
+            AlignConfig(),
+            queries=tokens[senses[0]].tokens.shape[2],
         ).to(self.rows.device)
-        return fusion({sense: self._tokens(clips, sense) for sense in senses})
+        return fusion(tokens)
 
     def _tokens(self, clips: Sequence[Told], sense: str) -> QueryTokens:
         own = [clip.captions.get(sense) for clip in clips]

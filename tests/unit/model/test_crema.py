@@ -76,7 +76,7 @@ def naive_prompt(model: Crema, item: tiny.Item) -> torch.Tensor:
             pieces.append(text(LABELS.get(sense, "3D Model: ").format(s + 1)))
             pieces.append(value)
 
-    if not fusion.gated:
+    if not fusion.merges:
         for sense in present:
             segments(sense, tokens[sense])
     elif present:

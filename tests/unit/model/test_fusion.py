@@ -128,7 +128,9 @@ def test_weights_keep_the_precision_of_the_tokens():
 
 def fusion(*senses: str, seed: int = 0, audio: str = "overlap", **config) -> Fusion:
     torch.manual_seed(seed)
-    return Fusion(senses, WIDTH, FusionConfig(**config), AlignConfig(audio=audio)).eval()
+    return Fusion(
+        senses, WIDTH, FusionConfig(**config), AlignConfig(audio=audio), queries=QUERIES
+    ).eval()
 
 
 def four(count: int = 4) -> dict[str, QueryTokens]:
@@ -143,7 +145,7 @@ def test_blocks_are_the_papers_one_linear_layer():
         linear.bias.copy_(made.bias)
     x = linear(torch.cat([senses["flow"].tokens, senses["depth"].tokens], dim=3))
     assert torch.allclose(
-        made.gate(senses["video"], {s: senses[s] for s in ("flow", "depth")}),
+        made.merge(senses["video"], {s: senses[s] for s in ("flow", "depth")}),
         x * torch.sigmoid(x),
         atol=1e-6,
     )
@@ -155,13 +157,13 @@ def test_blocks_are_the_papers_one_linear_layer():
 def test_size_at_the_papers_scale(assistants, expected):
     senses = ["video", "audio", "flow", "depth", "normal"][: assistants + 1]
     with torch.device("meta"):
-        made = Fusion(senses, 2048, FusionConfig(), AlignConfig())
+        made = Fusion(senses, 2048, FusionConfig(), AlignConfig(), queries=32)
     assert sum(p.numel() for p in made.parameters()) == expected
 
 
 def test_initial_values_are_those_of_the_one_linear_layer():
     torch.manual_seed(0)
-    made = Fusion(["video", "flow", "depth"], 64, FusionConfig(), AlignConfig())
+    made = Fusion(["video", "flow", "depth"], 64, FusionConfig(), AlignConfig(), queries=2)
     bound = (2 * 64) ** -0.5
     for parameter in made.parameters():
         assert 0.9 * bound < parameter.abs().max() <= bound
@@ -179,7 +181,7 @@ def test_appended_fusion_follows_all_frames_with_one_label():
 def test_added_fusion_keeps_the_primarys_length():
     made, senses = fusion("video", "flow", "depth", placement="add"), four(3)
     blocks = made(senses)
-    y = made.gate(senses["video"], {s: senses[s] for s in ("flow", "depth")})
+    y = made.merge(senses["video"], {s: senses[s] for s in ("flow", "depth")})
     assert [b.label for b in blocks] == ["Frame 1: ", "Frame 2: ", "Frame 3: "]
     for t, block in enumerate(blocks):
         assert torch.equal(block.tokens, senses["video"].tokens[:, t] + y[:, t])

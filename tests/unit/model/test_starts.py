@@ -139,7 +139,7 @@ def query(seed: int, segments: int = 2, width: int = 8, scale: float = 0.1) -> Q
 
 def fusion_of(*senses: str, width: int = 8, **config: str) -> Fusion:
     torch.manual_seed(0)
-    return Fusion(senses, width, FusionConfig(**config), AlignConfig())
+    return Fusion(senses, width, FusionConfig(**config), AlignConfig(), queries=3)
 
 
 def test_an_identity_hands_on_rows_as_small_as_embeddings_nearly_as_they_are():
@@ -147,7 +147,7 @@ def test_an_identity_hands_on_rows_as_small_as_embeddings_nearly_as_they_are():
     fusion = fusion_of("video", "thermal", init="identity")
     main, assistant = query(0), query(1)
     with torch.no_grad():
-        fused = fusion.gate(main, {"thermal": assistant})
+        fused = fusion.merge(main, {"thermal": assistant})
     x = assistant.tokens
     torch.testing.assert_close(fused, functional.silu(2 * x))
     assert float((fused - x).norm() / x.norm()) < 0.2
@@ -158,7 +158,7 @@ def test_an_identity_adds_up_what_several_senses_say():
     fusion = fusion_of("video", "flow", "thermal", init="identity")
     main, one, other = query(0), query(1), query(2)
     with torch.no_grad():
-        fused = fusion.gate(main, {"flow": one, "thermal": other})
+        fused = fusion.merge(main, {"flow": one, "thermal": other})
     torch.testing.assert_close(fused, functional.silu(2 * (one.tokens + other.tokens)))
 
 
