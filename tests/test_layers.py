@@ -32,7 +32,7 @@ LAYERS = (
     {"training", "evaluation", "predictor", "cost", "convert", "doctor", "skeleton"},
     {"experiment"},
     {"experiment", "doctor"},
-    {"quickstart"},
+    {"quickstart", "reproduce"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
