@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         help="default: out/quickstart, for other senses than audio out/quickstart-SENSE",
     )
     quickstart.add_argument("--seed", type=int, help="of the clips")
-    quickstart.add_argument("--clips", type=int, help="to train on; default: 400")
+    quickstart.add_argument("--clips", type=int, help="to train on; default: 300")
     quickstart.add_argument("--test", type=int, help="questions of each type; default: 20")
     quickstart.add_argument("--base", type=Path, help="another base: a model folder with video")
     quickstart.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the training")
