@@ -179,6 +179,9 @@ def leading_value(cell: str) -> str | None:
 def test_the_table_of_differences_is_one_table():
     rows = documented()
     assert len(rows) > 40
+    lines = (ROOT / "docs" / "differences.md").read_text(encoding="utf-8").splitlines()
+    places = [number for number, line in enumerate(lines) if line.startswith("|")]
+    assert places == list(range(places[0], places[-1] + 1)), "text between its rows"
     assert {len(cells) for _, cells in rows} == {5}
     keys = [key for keys, _ in rows for key in keys]
     assert len(set(keys)) == len(keys)
