@@ -31,7 +31,7 @@ from open_crema.senseqa import files as senseqa
 from open_crema.senseqa import lessons
 from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.sets import Spec, groups
-from open_crema.senseqa.types import IN_TIME, TYPES
+from open_crema.senseqa.types import IN_TIME, TYPES, needing
 
 SEED = 2026  # of its clips; the base was trained on others
 _TRAIN, _TEST = 300, 20  # clips; clips a type
@@ -48,11 +48,9 @@ class Size:
 def types_of(sense: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The types that video alone answers, and those that video and the sense answer together; of
     the latter those that one frame answers, unless the sense has no other."""
-    alone = tuple(name for name, kind in TYPES.items() if kind.needs == ("video",))
-    both = {"video", sense}
-    added = [n for n, kind in TYPES.items() if sense in kind.needs and set(kind.needs) <= both]
+    added = needing(sense, "video")
     of_one_frame = tuple(name for name in added if name not in IN_TIME)
-    return alone, of_one_frame or tuple(added)
+    return needing("video"), of_one_frame or added
 
 
 def run(

@@ -29,6 +29,10 @@ def add(commands: Any) -> None:
         "--seeds", type=int, nargs="+", default=[0], help="of studies that train; default: 0"
     )
     reproduce.add_argument("--test", type=int, default=20, help="questions of each type")
+    reproduce.add_argument(
+        "--clips", type=int, default=600, help="that training studies learn from; default: 600"
+    )
+    reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of every training")
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -40,13 +44,20 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     if options.test < 2 or options.test % 2:
         raise ConfigError(f"--test {options.test}: questions come in pairs; give an even number")
+    if options.clips < 2:
+        raise ConfigError(f"--clips {options.clips}: give at least 2, a pair")
     chosen = {name: reproduce.find(name) for name in options.only or reproduce.STUDIES}
     with at_once():
         from rich.console import Console
 
         console = Console()
-        size = reproduce.Size(test=options.test)
-        bench = reproduce.Bench(options.out, base=options.base, size=size, seeds=options.seeds)
+        bench = reproduce.Bench(
+            options.out,
+            base=options.base,
+            size=reproduce.Size(options.test, options.clips),
+            seeds=options.seeds,
+            overrides=options.overrides,
+        )
         for name, study in chosen.items():
             console.print(f"[bold]{name}[/bold]: {study.claim}")
             for i, table in enumerate(study.run(bench)):

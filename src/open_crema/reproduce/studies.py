@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
+from open_crema import experiment
 from open_crema.errors import ConfigError, did_you_mean
+from open_crema.evaluation.exit_curve import SHOWN
 from open_crema.evaluation.subsets import BLIND, name_of
 from open_crema.reproduce import training
 from open_crema.reproduce.bench import Bench
 from open_crema.reproduce.table import Count, Table
-from open_crema.senseqa.types import TYPES
+from open_crema.senseqa.types import IN_TIME, TYPES, needing
+from open_crema.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -33,29 +37,19 @@ def find(name: str) -> Study:
     return STUDIES[name]
 
 
-def types_of(sense: str, senses: Sequence[str] = ()) -> list[str]:
-    """The types that need the sense and no other but video; of two senses beside video, those that
-    need it and are within ``senses``."""
-    within = {"video", sense, *senses}
-    return [n for n, k in TYPES.items() if sense in k.needs and set(k.needs) <= within]
-
-
-VIDEO = [name for name, kind in TYPES.items() if kind.needs == ("video",)]
-
-
 def _senses(bench: Bench) -> Iterator[Table]:
     every = bench.senses
     head = ["type", "N", "chance", "blind", "video", "video + sense", "all", "all but the sense"]
     rows, sums = [], []
     for sense in every[1:]:
-        types = types_of(sense)
+        types = needing(sense, "video")
         without = [s for s in every if s != sense]
         shown = [(), ("video",), ("video", sense), every, without]
         scores = bench.scored(f"senses-{sense}", types, shown)
         for name in types:
             rows.append(_row(name, [scores[name_of(s)]["types"] for s in shown], [name]))
         columns = [scores[name_of(s)]["types"] for s in shown]
-        row = _row(f"**{sense}**", columns, types)
+        row = _row(f"all of {sense}", columns, types)
         rows.append(row)
         alone, both = (Count.of(scores[name_of(s)]["types"], types) for s in shown[1:3])
         sums.append([sense, str(both.n), str(alone), str(both), f"{both.rate - alone.rate:+.0f}"])
@@ -69,32 +63,31 @@ def _senses(bench: Bench) -> Iterator[Table]:
 
 
 def _video(bench: Bench) -> Iterator[Table]:
-    every = bench.senses
+    every, types = bench.senses, needing("video")
     shown = [(), ("video",), *(("video", s) for s in every[1:]), every]
-    scores = bench.scored("video", VIDEO, shown)
+    scores = bench.scored("video", types, shown)
     rows = []
     for subset in shown:
         own = scores[name_of(subset)]["types"]
-        whole = Count.of(own, VIDEO)
-        cells = [str(Count.of(own, [name])) for name in VIDEO]
+        whole = Count.of(own, types)
+        cells = [str(Count.of(own, [name])) for name in types]
         rows.append([name_of(subset), str(whole), *cells])
-    chance = Count.of(scores[BLIND]["types"], VIDEO)
+    chance = Count.of(scores[BLIND]["types"], types)
     yield Table(
         "Questions that video alone answers",
-        ["given", "all", *VIDEO],
+        ["given", "all", *types],
         rows,
-        f"N {chance.n}, {chance.n // len(VIDEO)} a type; chance {chance.chance}.",
+        f"N {chance.n}, {chance.n // len(types)} a type; chance {chance.chance}.",
     )
 
 
 def _missing(bench: Bench) -> Iterator[Table]:
-    four = tuple(s for s in ("video", "audio", "flow", "thermal") if s in bench.senses)
-    types = [*VIDEO, *(n for s in four[1:] for n in types_of(s, four))]
-    types = list(dict.fromkeys(types))
+    four = tuple(s for s in training.SENSES if s in bench.senses)
+    types = [n for n, kind in TYPES.items() if set(kind.needs) <= set(four)]
     shown = [subset for size in range(len(four) + 1) for subset in combinations(four, size)]
     scores = bench.scored("missing", types, shown)
-    groups: dict[str, list[str]] = {"video": VIDEO, **{s: types_of(s) for s in four[1:]}}
-    groups["two"] = [n for n in types if len(set(TYPES[n].needs) - {"video"}) > 1]
+    groups = {"video": needing("video"), **{s: needing(s, "video") for s in four[1:]}}
+    groups |= {"two": tuple(n for n in types if len({*TYPES[n].needs} - {"video"}) > 1)}
     groups = {name: own for name, own in groups.items() if own}
     rows = [
         [name_of(s), *(str(Count.of(scores[name_of(s)]["types"], own)) for own in groups.values())]
@@ -111,7 +104,7 @@ def _missing(bench: Bench) -> Iterator[Table]:
 def _alone(bench: Bench) -> Iterator[Table]:
     rows = []
     for sense in bench.senses[1:]:
-        types = [n for n in types_of(sense) if TYPES[n].needs == (sense,)]
+        types = needing(sense)
         if not types:
             continue
         shown = [(), (sense,), ("video", sense)]
@@ -142,6 +135,37 @@ def _pairs(bench: Bench) -> Iterator[Table]:
     )
 
 
+def _confidence(bench: Bench) -> Iterator[Table]:
+    four = [s for s in training.SENSES if s in bench.senses]
+    types = [n for n, k in TYPES.items() if {*k.needs} <= {*four} and n not in IN_TIME]
+    place = bench.out / "results" / "confidence"
+    if not (place / "exit_curve.json").exists():
+        asking = bench.asking("confidence", types, 1)
+        experiment.evaluate_subsets(asking, bench.base, curve=True, senses=four, out=place)
+    curve = read_json(place / "exit_curve.json", "crema eval --confidence-curve writes it")
+    rows = []
+    for threshold in SHOWN:
+        # Each point holds up to the next one.
+        point = [p for p in curve["points"] if p["threshold"] <= threshold][-1]
+        rows.append([f"{threshold:g}", *_outcome(point)])
+    rows += [[f"always {name_of(o['given'])}", *_outcome(o)] for o in curve["fixed"]]
+    yield Table(
+        f"Early exit at inference: {', '.join(curve['order'])}, cheapest first",
+        ["exit above", "right (95 % interval)", f"mean {curve['unit']}", "mean senses"],
+        rows,
+        f"N expected {curve['expected']}, scored {curve['scored']}; picture: {place.name}/"
+        "exit_curve.png below results.",
+    )
+
+
+def _outcome(said: Mapping[str, Any]) -> list[str]:
+    return [
+        str(Count(said["correct"], said["n"], 0.0)),
+        f"{said['seconds']:.3g}",
+        f"{said['senses']:.2f}",
+    ]
+
+
 def _row(
     title: str, columns: Sequence[Mapping[str, Mapping[str, float]]], types: Sequence[str]
 ) -> list[str]:
@@ -155,6 +179,7 @@ STUDIES: Mapping[str, Study] = {
     "missing": Study("Every subset of the senses works.", _missing),
     "alone": Study("A sense works without video.", _alone),
     "pairs": Study("Adapters that were trained apart work together.", _pairs),
+    "confidence": Study("Senses that are read only when needed cost less.", _confidence),
     "fusion": Study("Self-gated fusion is as good as any, with fewer tokens.", training.fusion),
     "strategy": Study("Senses trained in turn beat all at once.", training.strategy),
     "exit": Study(

@@ -21,6 +21,7 @@ from open_crema.config import Config, FusionConfig
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Extractor
 from open_crema.evaluation.subsets import BLIND, name_of
+from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of, save_pretrained
 from open_crema.model.fusion import Fusion
 from open_crema.reproduce.bench import Bench
@@ -28,40 +29,42 @@ from open_crema.reproduce.table import Count, Table
 from open_crema.senseqa import files as senseqa
 from open_crema.senseqa import lessons
 from open_crema.senseqa.sets import Spec
-from open_crema.senseqa.types import IN_TIME, TYPES
+from open_crema.senseqa.types import IN_TIME, needing
 
 SENSES = ("video", "audio", "flow", "thermal")
 SEED = 2028  # of the clips that are trained on
-VIDEO = [name for name, kind in TYPES.items() if kind.needs == ("video",)]
-OTHERS = [
-    name
-    for name, kind in TYPES.items()
-    if name not in IN_TIME
-    and len(set(kind.needs) - {"video"}) == 1
-    and set(kind.needs) <= set(SENSES)
-]
+VIDEO = needing("video")
+OTHERS = tuple(n for s in SENSES[1:] for n in needing(s, "video") if n not in IN_TIME)
 _STARTED = 6  # epochs of the alignment that all runs start from
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study. fusion: of another model than the base's."""
+    """One training of a study, in the folder of its name. fusion: another one than the base's.
+    like: the sense as whose adapter the others start, instead of at random."""
 
     name: str
     overrides: Sequence[str] = ()
     fusion: FusionConfig | None = None
-    start: str = "started"
+    like: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Without the study's own name."""
+        return self.name.partition("-")[2]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """video, others: per cent right of the questions that video alone answers, and of those that
-    need another sense, each given all senses. tokens: mean length of the LLM's input."""
+    """video, others: the questions that video alone answers, and those that need another sense,
+    each given all senses; blind: both, given none. size: parameters of adapters and fusion.
+    tokens: mean length of the LLM's input. updates: optimizer steps. exits: sense -> the epoch
+    after which it stopped, from 0."""
 
     video: Count
     others: Count
     blind: Count
-    trained: int
+    size: int
     tokens: float
     updates: int
     seconds: float
@@ -107,7 +110,7 @@ def start(bench: Bench) -> Iterator[Table]:
     """An adapter that starts as the video's against one from scratch, after as much alignment."""
     runs = [
         Run("start-scratch", ["train.epochs=0"]),
-        Run("start-video", ["train.epochs=0"], start="started-video"),
+        Run("start-video", ["train.epochs=0"], like="video"),
     ]
     yield _compare(bench, f"After {_STARTED} epochs of alignment, from two starts", runs)
 
@@ -119,10 +122,10 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
         first = found[0]
         rows.append(
             [
-                run.name.partition("-")[2],
+                run.title,
                 _spread([one.video for one in found]),
                 _spread([one.others for one in found]),
-                f"{first.trained:,}",
+                f"{first.size:,}",
                 f"{first.tokens:.0f}",
                 str(first.updates),
                 f"{statistics.mean(one.seconds for one in found):.0f}",
@@ -137,7 +140,7 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
             "run",
             "video types",
             "types of the others",
-            "trained",
+            "parameters",
             "LLM tokens",
             "updates",
             "s",
@@ -146,7 +149,7 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
         rows,
         f"Seeds {', '.join(map(str, bench.seeds))}; N {first.video.n} and {first.others.n} a seed, "
         f"chance {first.video.chance} and {first.others.chance}. One seed: 95 % Wilson interval; "
-        "several: mean and standard deviation over seeds. trained: parameters that a run moves. "
+        "several: mean and standard deviation over seeds. parameters: of adapters and fusion. "
         "updates: optimizer steps in all; s: seconds of training.",
     )
 
@@ -177,13 +180,13 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
         if line["kind"] == "epoch":
             exits |= {sense: line["epoch"] for sense in line["exited"] if sense not in exits}
     model = from_pretrained(out / "model")
-    trained = [*model.adapters.parameters(), *model.fusion.parameters()]
+    parameters = [*model.adapters.parameters(), *model.fusion.parameters()]
     return Outcome(
         Count.of(own, VIDEO),
         Count.of(own, OTHERS),
         Count.of(blind, [*VIDEO, *OTHERS]),
-        sum(p.numel() for p in trained if p.is_floating_point()),
-        _tokens(bench, out / "model"),
+        sum(p.numel() for p in parameters),
+        _tokens(bench, model),
         sum(line["kind"] == "step" for line in log),
         sum(line["seconds"] for line in timing),
         exits,
@@ -195,10 +198,9 @@ def _lines(path: Path) -> list[str]:
 
 
 @torch.no_grad()
-def _tokens(bench: Bench, folder: Path) -> float:
+def _tokens(bench: Bench, model: Crema) -> float:
     """Mean length of the prompts of some questions, given all senses."""
-    config = replace(run_of(folder), data=bench.data([VIDEO[0]], 1))
-    model = from_pretrained(folder)
+    config = replace(bench.asking("tokens", VIDEO[:1], 1), model=model.config)
     samples = experiment.read_samples(config, "test")[:8]
     data = FeatureDataset(samples, Extractor.from_config(config), frames=1)
     (batch,) = data.batches(len(samples))
@@ -208,9 +210,10 @@ def _tokens(bench: Bench, folder: Path) -> float:
 
 def _start(bench: Bench, run: Run, seed: int) -> Path:
     """The model that a run starts from: aligned, and with the fusion that it asks for."""
-    aligned = bench.out / "runs" / f"{run.start}-{seed}"
+    named = "aligned" if run.like is None else f"aligned-like-{run.like}"
+    aligned = bench.out / "runs" / f"{named}-{seed}"
     if not (aligned / "model").exists():
-        like = ["train.like=video"] if run.start.endswith("video") else []
+        like = [] if run.like is None else [f"train.like={run.like}"]
         own = [
             *("train.scope=own", "train.epochs=0", f"train.alignment.epochs={_STARTED}"),
             *("train.alignment.batch_size=40", "train.alignment.lr=1.5e-3"),
@@ -248,9 +251,9 @@ def _config(bench: Bench, out: Path, init: Path, seed: int, overrides: Sequence[
         seed=seed,
         out=str(out),
         model=replace(run_of(init).model, senses=SENSES),
-        data=replace(bench.data([VIDEO[0]], 1), train=str(_taught(bench))),
+        data=replace(bench.asking("tokens", VIDEO[:1], 1).data, train=str(_taught(bench))),
     )
-    return configuration.override(config, list(overrides))
+    return configuration.override(config, [*overrides, *bench.overrides])
 
 
 def _taught(bench: Bench) -> Path:

@@ -10,9 +10,8 @@ from rich.console import Console
 
 from open_crema import reproduce
 from open_crema.errors import ConfigError
-from open_crema.reproduce import studies
 from open_crema.reproduce.table import Count, Table
-from open_crema.senseqa.types import TYPES
+from open_crema.senseqa.types import TYPES, needing
 
 
 def row(correct: int, n: int, chance: float) -> dict[str, float]:
@@ -39,11 +38,11 @@ def test_a_table_is_text_markdown_and_json(tmp_path):
 
 
 def test_types_are_those_that_need_a_sense():
-    assert studies.types_of("audio")
-    for name in studies.types_of("audio"):
+    assert needing("audio", "video")
+    for name in needing("audio", "video"):
         assert "audio" in TYPES[name].needs
         assert set(TYPES[name].needs) <= {"video", "audio"}
-    more = set(studies.types_of("audio", ["thermal"])) - set(studies.types_of("audio"))
+    more = set(needing("audio", "video", "thermal")) - set(needing("audio", "video"))
     assert more
     assert all({"audio", "thermal"} <= set(TYPES[name].needs) for name in more)
 

@@ -18,7 +18,7 @@ from open_crema.senseqa.types import (
 )
 from open_crema.senseqa.types.base import Asked, QuestionType, Variant
 
-__all__ = ["IN_TIME", "TYPES", "VERSION", "Asked", "QuestionType", "Variant", "find"]
+__all__ = ["IN_TIME", "TYPES", "VERSION", "Asked", "QuestionType", "Variant", "find", "needing"]
 
 VERSION = 1
 
@@ -30,6 +30,11 @@ TYPES: Mapping[str, QuestionType] = {
 
 # Asked from frame to frame: one key frame does not answer them, as it does the others.
 IN_TIME = (*(name for name in TYPES if name.startswith("touch")), "audio_which", "two_rough_warm")
+
+
+def needing(sense: str, *others: str) -> tuple[str, ...]:
+    """The types that need a sense, and none but it and these others."""
+    return tuple(n for n, k in TYPES.items() if sense in k.needs and {sense, *others} >= {*k.needs})
 
 
 def find(name: str) -> QuestionType:
