@@ -3,13 +3,14 @@
 A caption is a list of words for each key frame (or one list, where a sense is one thing for the
 whole clip), one word a query token. Words have fixed places: those of thing i, counted from the
 left, are at 2 i and 2 i + 1; a place with nothing to say holds the sense's own filler, so that
-nothing of one sense can be taken for nothing of another.
+nothing of one sense can be taken for nothing of another. What questions compare (which is nearest,
+how many are warm) is said outright: a small LLM looks words up, and compares numbers at chance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from open_crema.senseqa.scene import FOCAL, SIZE, Scene, Thing
 
@@ -25,7 +26,8 @@ FILLER = {
     "thermal": "neutral",
 }
 _SIX = 6  # things that fit with two words each
-_LEVELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five")
+_SIDES = ("left", "middle", "right")
 
 Caption = list[list[str]]
 
@@ -47,9 +49,25 @@ def from_left(scene: Scene) -> list[Thing]:
     return sorted(scene.things, key=lambda t: t.solid.centre[0] / t.solid.centre[1])
 
 
-def level(value: float, low: float, step: float) -> str:
-    """A number as a word, from "zero" at ``low`` to "nine"."""
-    return _LEVELS[min(max(math.floor((value - low) / step), 0), 9)]
+def side(values: Sequence[float], apart: float) -> str | None:
+    """Where the largest of three values is, if the next one is that far below."""
+    top = sorted(values)
+    if len(values) != 3 or top[-1] - top[-2] <= apart:
+        return None
+    return _SIDES[values.index(top[-1])]
+
+
+def ranks(values: Sequence[float], apart: float, words: tuple[str, str, str]) -> list[str]:
+    """A word for each value: for one that lies so far below all others, for one that is between or
+    alone, and for one that lies so far above all others."""
+    least, between, most = words
+    found = []
+    for i, value in enumerate(values):
+        others = [*values[:i], *values[i + 1 :]]
+        below = others and value < min(others) - apart
+        above = others and value > max(others) + apart
+        found.append(least if below else most if above else between)
+    return found
 
 
 Said = dict[int, str]  # place -> word
@@ -76,10 +94,9 @@ def _video(scene: Scene) -> list[Said]:
 
 def _audio(scene: Scene) -> list[Said]:
     notes = sorted(scene.notes, key=lambda n: n.onset)
-    said: Said = {}
+    said: Said = {1: _NUMBERS[min(len(notes), 5)]} if notes else {}
     for i, note in enumerate(notes[:5]):
         said[2 * i] = note.voice
-        said[2 * i + 1] = level(math.log2(note.pitch / 200), 0.0, 0.25)
     loudness: dict[str, float] = {}
     for note in notes:
         loudness[note.voice] = max(loudness.get(note.voice, 0.0), note.gain)
@@ -114,8 +131,13 @@ def _flow(scene: Scene) -> list[Said]:
         if speed > _STILL:
             said[2 * i] = way(across, up)
             said[2 * i + 1] = "slow" if speed < _SLOW else "steady" if speed < _QUICK else "fast"
+    ways = [said[place] for place in said if place % 2 == 0]
     if any(scene.camera.dart) or scene.camera.turn:
-        said[10] = "camera"
+        said[10] = "both" if ways else "camera"
+    elif ways:
+        said[10] = "object"
+    if len(ways) == 2:
+        said[11] = "same" if ways[0] == ways[1] else "different"
     return [said]
 
 
@@ -123,23 +145,41 @@ def distance(thing: Thing) -> float:
     return thing.solid.centre[1]
 
 
+_APART, _GAP = 0.25, 1.0  # metres
+_LARGER = 1.25  # times
+
+
 def _depth(scene: Scene) -> list[Said]:
     things = from_left(scene)[:_SIX]
+    metres = [distance(thing) for thing in things]
+    sizes = [math.log(max(thing.solid.half)) for thing in things]
     said: Said = {}
-    for i, thing in enumerate(things):
-        said[2 * i] = level(distance(thing), 1.25, 0.25)
-        said[2 * i + 1] = level(max(thing.solid.half), 0.06, 0.04)
+    for i, word in enumerate(ranks(metres, _APART, ("near", "between", "far"))):
+        said[2 * i] = word
+    for i, word in enumerate(ranks(sizes, math.log(_LARGER), ("small", "medium", "large"))):
+        said[2 * i + 1] = word
+    if 1 < len(things) < _SIX:
+        said[10] = "wide" if max(metres) - min(metres) > _GAP else "narrow"
+        if farthest := side(metres, _APART):
+            said[11] = farthest
     return [said]
 
 
 def _normal(scene: Scene) -> list[Said]:
     said: Said = {}
-    for i, thing in enumerate(from_left(scene)[:_SIX]):
+    tilts = []
+    for i, thing in enumerate(from_left(scene)[: _SIX - 1]):
         if thing.relief is not None:
             if thing.relief.tilt is not None:
                 said[2 * i] = thing.relief.tilt
+                tilts.append(thing.relief.tilt)
             if thing.relief.bulge:
                 said[2 * i + 1] = "raised" if thing.relief.bulge > 0 else "sunken"
+    odd = [tilt for tilt in tilts if tilts.count(tilt) == 1]
+    if len(tilts) == 3 and len(odd) == 1:
+        said[10] = _SIDES[tilts.index(odd[0])]
+    if len(tilts) == 2:
+        said[11] = "same" if tilts[0] == tilts[1] else "different"
     return [said]
 
 
@@ -157,6 +197,9 @@ def _point(scene: Scene) -> list[Said]:
         }
         if not front:
             said[place + 2] = fixture.colour
+    around = sum(fixture.place in ("left", "right", "behind") for fixture in scene.fixtures)
+    if around:
+        said[11] = _NUMBERS[around]
     return [said]
 
 
@@ -173,21 +216,29 @@ def _touch(scene: Scene) -> list[Said]:
     return frames
 
 
+_COLD, _WARM, _HOTTER = -4.0, 5.0, 6.0  # degrees above the room; above all others
+
+
 def _thermal(scene: Scene) -> list[Said]:
-    room = scene.room.celsius
     things = from_left(scene)[:_SIX]
+    above = [thing.celsius - scene.room.celsius for thing in things]
     said: Said = {}
-    for i, thing in enumerate(things):
-        above = thing.celsius - room
-        word = "cold" if above < -4 else "warm" if above > 5 else None
+    for i, degrees in enumerate(above):
+        if degrees < _COLD:
+            said[2 * i] = "cold"
+        elif degrees > _WARM:
+            said[2 * i] = "warm"
+    warm = sum(word == "warm" for word in said.values())
+    for i, word in enumerate(ranks(above, _HOTTER, ("", "", "hottest"))):
         if word:
-            said[2 * i] = "hot" if above > 19 else word
-            said[2 * i + 1] = level(above, -12, 5)
+            said[2 * i + 1] = word
+    if len(things) < _SIX - 1 and scene.spots:
+        said[8] = "mark"
     if len(things) < _SIX:
-        spots = [spot.degrees for spot in scene.spots]
-        if spots:
-            said[10] = "mark"
-            said[11] = "warm" if spots[0] > 0 else "cold"
+        if hottest := side(above, _HOTTER):
+            said[10] = hottest
+        if warm:
+            said[11] = _NUMBERS[warm]
     return [said]
 
 

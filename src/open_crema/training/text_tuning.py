@@ -33,6 +33,7 @@ from open_crema.training.optimizer import set_rate
 
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP = 8  # steps
+_BLEND = 0.6
 _STATE, _TENSORS = "state.json", "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # The LLM's own has 30 tokens around a question, half of all that it would read here. The space at
@@ -42,9 +43,11 @@ TEMPLATE = "<|im_start|>{{ messages[0]['content'] }}\n "
 
 @dataclass(frozen=True)
 class Recipe:
-    """rank, alpha: of the update. first_layer: layers below have none. wrong: the share of words
-    that are replaced by another; noise: how much is added to their rows, relative to the spread of
-    the embedding matrix, drawn anew for each step: what adapters say will not be exact either.
+    """rank, alpha: of the update. first_layer: layers below have none. What adapters say will not
+    be exact, so of the words that a sense says in a batch some stand for each other: wrong is the
+    share that is replaced, blended the share that is mixed with another word, which has up to
+    ``_BLEND`` of the weight. noise: how much is added to the rows, relative to the spread of the
+    embedding matrix, one of these for each step.
     template: the chat template (Jinja) that prompts are read in from then on, "": the LLM's own.
     """
 
@@ -55,7 +58,8 @@ class Recipe:
     first_layer: int = 6
     clip: float = 1.0
     wrong: float = 0.03
-    noise: tuple[float, ...] = (0.1, 0.3)
+    blended: float = 0.15
+    noise: tuple[float, ...] = (0.1, 0.3, 0.5)
     template: str = TEMPLATE
     seed: int = 0
 
@@ -210,11 +214,16 @@ class TextTuning:
             if parts is not None:
                 ids[row] = torch.tensor([[self._id(word) for word in part] for part in parts])
         present = torch.tensor([parts is not None for parts in own])[:, None].expand(-1, segments)
-        wrong = torch.rand(ids.shape) < self.recipe.wrong
-        known = torch.tensor(sorted(set(self._ids.values())))
-        ids = torch.where(wrong, known[torch.randint(len(known), ids.shape)], ids)
+        words_said = torch.unique(ids[present])
+        other = words_said[torch.randint(len(words_said), ids.shape)]
+        ids = torch.where(torch.rand(ids.shape) < self.recipe.wrong, other, ids)
+        other = words_said[torch.randint(len(words_said), ids.shape)]
+        share = torch.rand(ids.shape) * _BLEND * (torch.rand(ids.shape) < self.recipe.blended)
         level = self.recipe.noise[int(torch.randint(len(self.recipe.noise), ()))]
-        rows = self.rows[ids.to(self.rows.device)]
+        device = self.rows.device
+        rows = self.rows[ids.to(device)].lerp(
+            self.rows[other.to(device)], share[..., None].to(self.rows)
+        )
         rows = rows + level * self.rows.std() * torch.randn(rows.shape).to(rows)
         edges = torch.linspace(0, self.seconds, segments + 1, dtype=torch.float64)
         times = torch.stack([edges[:-1], edges[1:]], dim=1).expand(len(clips), -1, -1)

@@ -25,7 +25,7 @@ peft = pytest.importorskip("peft")
 
 SECONDS = 4.0
 EXACT: Mapping[str, Any] = {
-    "wrong": 0.0, "noise": (0.0,), "first_layer": 0, "rank": 4, "template": ""
+    "wrong": 0.0, "blended": 0.0, "noise": (0.0,), "first_layer": 0, "rank": 4, "template": ""
 }  # fmt: skip
 COLOURS, SHAPES = ("red", "blue", "green", "white"), ("ball", "cube", "cone")
 
@@ -214,8 +214,12 @@ def test_wrong_words_and_noise_are_what_the_recipe_says():
         noise = said(noise=(0.4,))
         assert noise.std() == pytest.approx(0.4 * float(rows.std()), rel=0.05)
         changed = said(wrong=0.4).abs().sum(dim=2) > 0
+        blends = said(blended=0.5)
+        share = blends.norm(dim=2) / said(blended=0.0, wrong=1.0).norm(dim=2).max()
     # A quarter of those that are drawn anew are drawn as they were.
     assert float(changed.float().mean()) == pytest.approx(0.4 * 3 / 4, abs=0.04)
+    assert float((share > 0).float().mean()) == pytest.approx(0.5 * 3 / 4, abs=0.04)
+    assert 0.4 < float(share.max()) <= 0.6
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
