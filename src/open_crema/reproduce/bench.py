@@ -23,13 +23,16 @@ from open_crema.storage import read_json, write_json
 SEED = 2027  # of the clips that are asked about; the base and the quickstart have seen others
 _FRAMES = 4
 _IDENTITY = "bench.json"
+# Questions of a round in which every type has one group: a pair, or of two senses two pairs.
+_ROUND = sum(2 ** len(kind.flips) for kind in TYPES.values())
 
 Scores = Mapping[str, Mapping[str, Any]]  # name of a subset of the senses -> its results.json
 
 
 @dataclass(frozen=True)
 class Size:
-    """test: questions of each type. train: clips that training studies learn from."""
+    """test: questions of each type, and twice as many of those of two senses. train: clips that
+    training studies learn from."""
 
     test: int = 20
     train: int = 600
@@ -118,7 +121,7 @@ class Bench:
         """The base's configuration, with a study's test questions of these types and so many frames
         a clip."""
         place = self.out / "test"
-        spec = Spec("test", SEED, self.size.test * len(TYPES), tuple(TYPES))
+        spec = Spec("test", SEED, self.size.test // 2 * _ROUND, tuple(TYPES))
         senseqa.make(spec, place)
         lines = (place / senseqa.QUESTIONS).read_text(encoding="utf-8").splitlines(keepends=True)
         path = place / f"{name}-{frames}.jsonl"

@@ -57,13 +57,12 @@ class Run:
 @dataclass(frozen=True)
 class Outcome:
     """video, others: the questions that video alone answers, and those that need another sense,
-    each given all senses; blind: both, given none. size: parameters of adapters and fusion.
+    each given all senses. size: parameters of adapters and fusion.
     tokens: mean length of the LLM's input. updates: optimizer steps. exits: sense -> the epoch
     after which it stopped, from 0."""
 
     video: Count
     others: Count
-    blind: Count
     size: int
     tokens: float
     updates: int
@@ -133,7 +132,11 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
             ]
         )
     first = _outcomes(bench, runs[0])[0]
-    rows.append(["blind", str(first.blind), "", "", "", "", "", ""])
+    # The frozen LLM alone: the same of all runs.
+    blind = bench.scored("untrained", [*VIDEO, *OTHERS], [()])[BLIND]["types"]
+    rows.append(
+        ["blind", str(Count.of(blind, VIDEO)), str(Count.of(blind, OTHERS)), "", "", "", "", ""]
+    )
     return Table(
         title,
         [
@@ -171,8 +174,8 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
     if not (out / "model").exists():
         config = _config(bench, out, _start(bench, run, seed), seed, run.overrides)
         experiment.train(config)
-    types = bench.scored(name, [*VIDEO, *OTHERS], [(), SENSES], model=out / "model")
-    own, blind = types[name_of(SENSES)]["types"], types[BLIND]["types"]
+    scores = bench.scored(name, [*VIDEO, *OTHERS], [SENSES], model=out / "model")
+    own = scores[name_of(SENSES)]["types"]
     log = [json.loads(line) for line in _lines(out / "log.jsonl")]
     timing = [json.loads(line) for line in _lines(out / "timing.jsonl")]
     exits: dict[str, int] = {}
@@ -184,7 +187,6 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
     return Outcome(
         Count.of(own, VIDEO),
         Count.of(own, OTHERS),
-        Count.of(blind, [*VIDEO, *OTHERS]),
         sum(p.numel() for p in parameters),
         _tokens(bench, model),
         sum(line["kind"] == "step" for line in log),

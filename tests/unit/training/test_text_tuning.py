@@ -179,6 +179,24 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
         tuning_of(**recipe).resume(tmp_path / "paused")
 
 
+def test_it_goes_on_from_an_update_that_was_saved(tmp_path):
+    first = tuning_of(steps=4, lr=0.05)
+    list(first.train(world(1)))
+    first.save(tmp_path, "tiny")
+    second = tuning_of(seed=5)
+    untrained = second.check([CLIPS]), second._read(CLIPS).loss.item()
+    second.start_from(tmp_path)
+    assert second._read(CLIPS).loss.item() != untrained[1]
+    second.save(tmp_path / "again", "tiny")
+    before, after = (load_file(place / lora.TENSORS) for place in (tmp_path, tmp_path / "again"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(WeightsError, match="not an update of this recipe; it has no "):
+        tuning_of(rank=8).start_from(tmp_path)
+    with pytest.raises(WeightsError, match="missing"):
+        tuning_of().start_from(tmp_path / "missing")
+
+
 def test_layers_below_the_first_have_no_update(tmp_path):
     names = saved(tmp_path, first_layer=1)
     assert len(names) == 2 * 7  # of the second of two layers, seven matrices
