@@ -13,6 +13,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from open_crema.senseqa.scene import FOCAL, SIZE, Scene, Thing
+from open_crema.senseqa.stage import PLACES
+from open_crema.senseqa.types.depth import SIDES
+from open_crema.senseqa.types.video import NUMBERS
 
 WORDS = 12  # a caption's length, and the number of query tokens that it is made for
 FILLER = {
@@ -26,8 +29,6 @@ FILLER = {
     "thermal": "neutral",
 }
 _SIX = 6  # things that fit with two words each
-_NUMBERS = ("zero", "one", "two", "three", "four", "five")
-_SIDES = ("left", "middle", "right")
 
 Caption = list[list[str]]
 
@@ -54,7 +55,7 @@ def side(values: Sequence[float], apart: float) -> str | None:
     top = sorted(values)
     if len(values) != 3 or top[-1] - top[-2] <= apart:
         return None
-    return _SIDES[values.index(top[-1])]
+    return SIDES[values.index(top[-1])]
 
 
 def ranks(values: Sequence[float], apart: float, words: tuple[str, str, str]) -> list[str]:
@@ -94,7 +95,7 @@ def _video(scene: Scene) -> list[Said]:
 
 def _audio(scene: Scene) -> list[Said]:
     notes = sorted(scene.notes, key=lambda n: n.onset)
-    said: Said = {1: _NUMBERS[min(len(notes), 5)]} if notes else {}
+    said: Said = {1: NUMBERS[min(len(notes), 5) - 1]} if notes else {}
     for i, note in enumerate(notes[:5]):
         said[2 * i] = note.voice
     loudness: dict[str, float] = {}
@@ -177,7 +178,7 @@ def _normal(scene: Scene) -> list[Said]:
                 said[2 * i + 1] = "raised" if thing.relief.bulge > 0 else "sunken"
     odd = [tilt for tilt in tilts if tilts.count(tilt) == 1]
     if len(tilts) == 3 and len(odd) == 1:
-        said[10] = _SIDES[tilts.index(odd[0])]
+        said[10] = SIDES[tilts.index(odd[0])]
     if len(tilts) == 2:
         said[11] = "same" if tilts[0] == tilts[1] else "different"
     return [said]
@@ -197,9 +198,9 @@ def _point(scene: Scene) -> list[Said]:
         }
         if not front:
             said[place + 2] = fixture.colour
-    around = sum(fixture.place in ("left", "right", "behind") for fixture in scene.fixtures)
+    around = sum(fixture.place in PLACES for fixture in scene.fixtures)
     if around:
-        said[11] = _NUMBERS[around]
+        said[11] = NUMBERS[around - 1]
     return [said]
 
 
@@ -238,7 +239,7 @@ def _thermal(scene: Scene) -> list[Said]:
         if hottest := side(above, _HOTTER):
             said[10] = hottest
         if warm:
-            said[11] = _NUMBERS[warm]
+            said[11] = NUMBERS[warm - 1]
     return [said]
 
 

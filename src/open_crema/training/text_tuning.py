@@ -33,7 +33,7 @@ from open_crema.training.optimizer import set_rate
 
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP = 8  # steps
-_BLEND = 0.6
+_BLEND = 0.6  # most that a word has of another's row
 _STATE, _TENSORS = "state.json", "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # The LLM's own has 30 tokens around a question, half of all that it would read here. The space at
