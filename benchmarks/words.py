@@ -23,6 +23,7 @@ from open_crema import experiment
 from open_crema.model.files import from_pretrained, run_of
 from open_crema.senseqa.captions import FILLER
 from open_crema.training.align import captions_of
+from open_crema.training.words import token_of
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def main() -> None:
             words = sorted({int(i) for own in captions.ids.values() if sense in own
                             for i in own[sense].flatten()})  # fmt: skip
             table = functional.normalize(rows[words], dim=1)
-            filler = model.backbone.encode(f" {FILLER[sense]}")[0]
+            filler = token_of(model.backbone, FILLER[sense])[0]
             for row, sample in enumerate(batch.samples):
                 own = captions.ids[frozenset(sample.media.items())][sense]
                 count = int(tokens.segments[row].sum())

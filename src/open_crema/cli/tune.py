@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
         "--init",
         type=Path,
         metavar="DIR",
-        help="goes on from that update, at two thirds of the rate, with more clips and few "
-        "questions of video",
+        help="goes on from that update, at two thirds of the rate, with more clips and fewer "
+        "questions of each",
     )
     tune.add_argument("--steps", type=int, help="default: those of the LLM that ships")
     tune.add_argument("--seed", type=int, default=0)
@@ -52,7 +52,7 @@ def _tune(options: argparse.Namespace) -> None:
         telling = told.Telling()
         if options.init is not None:
             recipe = replace(recipe, lr=recipe.lr * 2 / 3)
-            telling = told.Telling(clips=4, more=3, video_first=0, of_video=1)
+            telling = told.Telling(clips=4, more=4, video_first=0)
         if recipe.steps < 1:
             raise ConfigError(f"{recipe.steps} steps: give at least 1")
         out: Path = options.out

@@ -3,7 +3,9 @@
 A caption is a list of words for each key frame (or one list, where a sense is one thing for the
 whole clip), one word a query token. Words have fixed places: those of thing i, counted from the
 left, are at 2 i and 2 i + 1; a place with nothing to say holds the sense's own filler, so that
-nothing of one sense can be taken for nothing of another. What questions compare (which is nearest,
+nothing of one sense can be taken for nothing of another. All but the video's, whose tokens the
+fusion leaves alone, are said softly (in parentheses): senses share one block, the sum of what they
+say, and must not drown the one that speaks. What questions compare (which is nearest,
 how many are warm) is said outright: a small LLM looks words up, and compares numbers at chance.
 """
 
@@ -20,13 +22,13 @@ from open_crema.senseqa.types.video import NUMBERS
 WORDS = 12  # a caption's length, and the number of query tokens that it is made for
 FILLER = {
     "video": "empty",
-    "audio": "quiet",
-    "flow": "still",
-    "depth": "void",
-    "normal": "flat",
-    "point": "bare",
-    "touch": "air",
-    "thermal": "neutral",
+    "audio": "(quiet)",
+    "flow": "(still)",
+    "depth": "(void)",
+    "normal": "(flat)",
+    "point": "(bare)",
+    "touch": "(air)",
+    "thermal": "(neutral)",
 }
 _SIX = 6  # things that fit with two words each
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from open_crema.data.sample import Told, ToldQuestion
@@ -12,57 +13,63 @@ from open_crema.senseqa.dataset import sample_of
 from open_crema.senseqa.draw import Draw
 from open_crema.senseqa.lessons import asked, chosen
 from open_crema.senseqa.sets import FRAMES, Group, Question, Spec, groups
-from open_crema.senseqa.types import IN_TIME, TYPES, Variant
+from open_crema.senseqa.types import IN_TIME, TYPES, Variant, needing
 
 _WHOLE, _IN_TIME_OFTEN = 0.22, 0.6
 _COUNT = 1_000_000  # more than is ever asked for
 _ALL = 20  # facts of a scene that are looked at
+_SHARE = 1.3  # of the mean over types: what has been asked more often is not asked further
 
 
 @dataclass(frozen=True)
 class Telling:
     """How clips are told. clips: of a batch. more: questions about a clip besides its own.
-    of_video: questions that video alone answers, of those about a clip with more senses, where the
-    others fill up. video_first: batches at the start that tell of the video alone. listed: the
-    share of further questions that are multiple choice. bare: of the open-ended ones that are
-    asked without the words around a question (half of the tokens that the LLM would read)."""
+    video_first: batches at the start that tell of the video alone. listed: the share of further
+    questions that are multiple choice. bare: of the open-ended ones that are asked without the
+    words around a question (half of the tokens that the LLM would read). crowds: the chance that
+    another sense is there, one of these for each clip; alone: how many clips of several senses
+    have no video."""
 
     clips: int = 2
     more: int = 7
-    of_video: int = 2
     video_first: int = 100
     listed: float = 0.05
     bare: float = 0.75
+    crowds: tuple[float, ...] = (0.0, 0.15, 0.4, 0.9)
+    alone: float = 0.1
 
 
 def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[list[Told]]:
     """Without end: so many clips at a time, all of one frame or (about one batch in five) of all
     frames. Each has a random set of senses, mostly those that its own question needs among them,
-    that question, and others that these senses answer."""
-    everything = _clips(split, seed, tuple(TYPES))
-    in_time = _clips(split, seed + 1, IN_TIME)
+    that question, and others that these senses answer. Types are asked evenly: a clip is of the
+    one that has been asked least, and no more is asked of those that have had their share."""
+    clips = {name: _clips(split, seed, name) for name in TYPES}
+    asked = Counter(dict.fromkeys(TYPES, 0))
     turn = 0
     while True:
         draw = Draw("told", seed, turn)
         alone = turn < telling.video_first
         whole = not alone and draw.chance(_WHOLE)
-        source = in_time if whole and draw.chance(_IN_TIME_OFTEN) else everything
+        in_time = whole and draw.chance(_IN_TIME_OFTEN)
+        of = needing("video") if alone else [n for n in TYPES if (n in IN_TIME) == in_time]
         found: list[Told] = []
+        tries = 0
         while len(found) < telling.clips:
-            own = draw.sub("clip", turn, len(found))
-            group, variant, question = next(source)
-            senses = {"video"} if alone else _senses(own.sub("senses"), question)
-            told = _told(group, variant, question, senses, own, whole, telling)
+            own, tries = draw.sub("clip", tries), tries + 1
+            name = min(of, key=asked.__getitem__)
+            group, variant, question = next(clips[name])
+            senses = {"video"} if alone else _senses(own.sub("senses"), question, telling)
+            told = _told(group, variant, question, senses, own, whole, telling, asked)
             if told.asked:
                 found.append(told)
+                asked.update(question.type for question in told.asked)
         yield found
         turn += 1
 
 
-def _clips(
-    split: str, seed: int, types: tuple[str, ...]
-) -> Iterator[tuple[Group, Variant, Question]]:
-    for group in groups(Spec(split, seed, _COUNT, types)):
+def _clips(split: str, seed: int, name: str) -> Iterator[tuple[Group, Variant, Question]]:
+    for group in groups(Spec(split, seed, _COUNT, (name,))):
         for variant, question in zip(group.variants, group.questions, strict=False):
             yield group, variant, question
 
@@ -75,15 +82,20 @@ def _told(
     draw: Draw,
     whole: bool,
     telling: Telling,
+    before: Mapping[str, int],
 ) -> Told:
+    """before: how often each type has been asked."""
     scene = group.asked.worlds[variant]
     frame = draw.integer(FRAMES)
     found = [question] if set(question.needs) <= senses else []
-    told = chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
-    other = [fact for fact in told if set(fact.needs) != {"video"}]
-    of_video = [fact for fact in told if set(fact.needs) == {"video"}]
-    kept = max(telling.more - len(other), telling.of_video)
-    for i, fact in enumerate([*of_video[:kept], *other][: telling.more]):
+    share = _SHARE * sum(before.values()) / len(before)
+    facts = [
+        fact
+        for fact in chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
+        if before[fact.type] <= share and (whole or fact.type not in IN_TIME)
+    ]
+    facts.sort(key=lambda fact: before[fact.type])
+    for i, fact in enumerate(facts[: telling.more]):
         found.append(asked(fact, draw.sub("options", i), question.id, listed=telling.listed))
     texts = [
         ToldQuestion(_text(own, draw.sub("bare", i), telling.bare), own.answer, own.type)
@@ -102,14 +114,14 @@ def _text(question: Question, draw: Draw, bare: float) -> str:
     )
 
 
-def _senses(draw: Draw, question: Question) -> set[str]:
+def _senses(draw: Draw, question: Question, telling: Telling) -> set[str]:
     if draw.chance(0.15):
         return {"video"}
-    rate = draw.choice((0.0, 0.15, 0.4))
+    rate = draw.choice(telling.crowds)
     found = {"video", *(s for s in SENSES if draw.chance(rate))}
     if draw.chance(0.85):
         found |= set(question.needs)
-    if len(found) > 1 and draw.chance(0.06):
+    if len(found) > 1 and draw.chance(telling.alone):
         found.remove("video")
     return found
 

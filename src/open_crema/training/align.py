@@ -23,6 +23,7 @@ from open_crema.data.sample import Batch, Sample
 from open_crema.errors import DataError
 from open_crema.model.crema import Crema
 from open_crema.training.optimizer import set_rate
+from open_crema.training.words import token_of
 
 Media = frozenset[tuple[str, str]]
 Words = Mapping[Media, Sequence[int]]
@@ -30,31 +31,40 @@ Words = Mapping[Media, Sequence[int]]
 
 @dataclass(frozen=True)
 class Captions:
-    """ids: for each of the media, sense -> token ids ``[parts, words]``. used: all, sorted."""
+    """ids: for each of the media, sense -> token ids ``[parts, words]``. shares: alike, how much of
+    its row each is (soft words: less than 1). used: all ids, sorted."""
 
     ids: Mapping[Media, Mapping[str, Tensor]]
+    shares: Mapping[Media, Mapping[str, Tensor]]
     used: Tensor
 
 
 def captions_of(backbone: Backbone, samples: Sequence[Sample]) -> Captions | None:
-    """The captions of the media as token ids: of each word the first token that it has in a text.
+    """The captions of the media as token ids (:func:`~open_crema.training.words.token_of`).
     Of several samples about the same media one may have them. None where no sample has one."""
-    ids: dict[str, int] = {}
+    known: dict[str, tuple[int, float]] = {}
 
-    def first(word: str) -> int:
-        if word not in ids:
-            ids[word] = backbone.encode(f" {word}")[0]
-        return ids[word]
+    def token(word: str) -> tuple[int, float]:
+        if word not in known:
+            known[word] = token_of(backbone, word)
+        return known[word]
 
-    found = {
-        _media(sample): {
-            sense: torch.tensor([[first(word) for word in part] for part in parts])
-            for sense, parts in sample.captions.items()
-        }
-        for sample in samples
-        if sample.captions
-    }
-    return Captions(found, torch.tensor(sorted(set(ids.values())))) if found else None
+    ids: dict[Media, dict[str, Tensor]] = {}
+    shares: dict[Media, dict[str, Tensor]] = {}
+    for sample in samples:
+        if sample.captions:
+            told = {
+                sense: [[token(word) for word in part] for part in parts]
+                for sense, parts in sample.captions.items()
+            }
+            media = _media(sample)
+            ids[media] = {s: torch.tensor([[i for i, _ in p] for p in x]) for s, x in told.items()}
+            shares[media] = {
+                s: torch.tensor([[share for _, share in p] for p in x]) for s, x in told.items()
+            }
+    if not ids:
+        return None
+    return Captions(ids, shares, torch.tensor(sorted({i for i, _ in known.values()})))
 
 
 def caption_loss(
@@ -66,24 +76,28 @@ def caption_loss(
     queries beyond the caption, and senses without one, have no target. Senses of which nothing is
     trained are left out. 0 without a gradient where nothing has a target.
     """
-    said, wanted = [], []
+    said, wanted, shares = [], [], []
     trained = [s for s in model.senses_in(batch) if model.trains(s)]
     for sense in trained:
         query = model.query(sense, batch.senses[sense])
-        own = [captions.ids.get(_media(sample), {}).get(sense) for sample in batch.samples]
         ids = torch.full(query.tokens.shape[:3], -1)
-        for row, words in enumerate(own):
+        share = torch.ones(ids.shape)
+        for row, media in enumerate(map(_media, batch.samples)):
+            words = captions.ids.get(media, {}).get(sense)
             if words is not None:
                 count = int(query.segments[row].sum())
                 parts = (torch.arange(count) * 2 + 1) * len(words) // (2 * count)
                 most = min(words.shape[1], ids.shape[2])
                 ids[row, :count, :most] = words[parts, :most]
-        ids = ids.to(query.tokens.device)
+                share[row, :count, :most] = captions.shares[media][sense][parts, :most]
+        ids, share = ids.to(query.tokens.device), share.to(query.tokens.device)
         said.append(query.tokens[ids >= 0].float())
         wanted.append(ids[ids >= 0])
+        shares.append(share[ids >= 0])
     if not sum(map(len, wanted)):
         return torch.zeros(())
-    return _word_loss(model, torch.cat(said), torch.cat(wanted), captions.used, config)
+    whole = [torch.cat(x) for x in (said, wanted, shares)]
+    return _word_loss(model, whole[0], whole[1], captions.used, config, whole[2])
 
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:
@@ -132,10 +146,16 @@ def alignment_loss(
 
 
 def _word_loss(
-    model: Crema, tokens: Tensor, wanted: Tensor, used: Tensor, config: AlignmentStageConfig
+    model: Crema,
+    tokens: Tensor,
+    wanted: Tensor,
+    used: Tensor,
+    config: AlignmentStageConfig,
+    shares: Tensor | None = None,
 ) -> Tensor:
-    """tokens ``[N, D]`` that are to be the rows ``wanted`` [N] of the embedding matrix; used: all
-    rows that are ever wanted, in order."""
+    """tokens ``[N, D]`` that are to be the rows ``wanted`` [N] of the embedding matrix, each of
+    them, or of the share of it that is given ([N]); used: all rows that are ever wanted, in
+    order."""
     rows = model.backbone.llm.get_input_embeddings().weight.detach()
     used = used.to(rows.device)
     others = torch.randint(len(rows), (config.random_rows,), device=rows.device)
@@ -144,7 +164,8 @@ def _word_loss(
     scale = table[: len(used)].square().sum(dim=1).mean()
     target = torch.searchsorted(used, wanted)
     logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
-    squared = (tokens - table[target]).square().sum(dim=1).mean() / scale
+    meant = table[target] if shares is None else table[target] * shares[:, None]
+    squared = (tokens - meant).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
     return loss
 

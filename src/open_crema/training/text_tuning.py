@@ -30,6 +30,7 @@ from open_crema.model.fusion import Fusion, QueryTokens
 from open_crema.model.prompt import assemble_shared
 from open_crema.storage import read_json, read_tensors, replacing, write_json, write_tensors
 from open_crema.training.optimizer import set_rate
+from open_crema.training.words import token_of
 
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP = 8  # steps
@@ -97,7 +98,7 @@ class TextTuning:
         self._trained = {n: p for n, p in self.tuned.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recipe.lr, weight_decay=0.0)
         self._done = 0
-        self._ids: dict[str, int] = {}
+        self._tokens_of: dict[str, tuple[int, float]] = {}
 
     def train(self, batches: Iterator[Sequence[Told]]) -> Iterator[tuple[int, float, float]]:
         """The steps that are left; batches: from the first step on, as always."""
@@ -209,31 +210,32 @@ class TextTuning:
         own = [clip.captions.get(sense) for clip in clips]
         told = [parts for parts in own if parts is not None]
         segments, words = len(told[0]), len(told[0][0])
-        ids = torch.zeros(len(clips), segments, words, dtype=torch.long)
+        said = {word: i for i, word in enumerate(sorted({w for p in told for x in p for w in x}))}
+        table = torch.stack([self._row(word) for word in said])
+        which = torch.zeros(len(clips), segments, words, dtype=torch.long)  # of the table
         for row, parts in enumerate(own):
             if parts is not None:
-                ids[row] = torch.tensor([[self._id(word) for word in part] for part in parts])
+                which[row] = torch.tensor([[said[word] for word in part] for part in parts])
         present = torch.tensor([parts is not None for parts in own])[:, None].expand(-1, segments)
-        words_said = torch.unique(ids[present])
-        other = words_said[torch.randint(len(words_said), ids.shape)]
-        ids = torch.where(torch.rand(ids.shape) < self.recipe.wrong, other, ids)
-        other = words_said[torch.randint(len(words_said), ids.shape)]
-        share = torch.rand(ids.shape) * _BLEND * (torch.rand(ids.shape) < self.recipe.blended)
+        other = torch.randint(len(said), which.shape)
+        which = torch.where(torch.rand(which.shape) < self.recipe.wrong, other, which)
+        other = torch.randint(len(said), which.shape)
+        share = torch.rand(which.shape) * _BLEND * (torch.rand(which.shape) < self.recipe.blended)
         level = self.recipe.noise[int(torch.randint(len(self.recipe.noise), ()))]
-        device = self.rows.device
-        rows = self.rows[ids.to(device)].lerp(
-            self.rows[other.to(device)], share[..., None].to(self.rows)
-        )
+        device = table.device
+        rows = table[which.to(device)].lerp(table[other.to(device)], share[..., None].to(table))
         rows = rows + level * self.rows.std() * torch.randn(rows.shape).to(rows)
         edges = torch.linspace(0, self.seconds, segments + 1, dtype=torch.float64)
         times = torch.stack([edges[:-1], edges[1:]], dim=1).expand(len(clips), -1, -1)
         present = present.to(rows.device)
         return QueryTokens(rows * present[:, :, None, None], present, times)
 
-    def _id(self, word: str) -> int:
-        if word not in self._ids:
-            self._ids[word] = self.backbone.encode(f" {word}")[0]
-        return self._ids[word]
+    def _row(self, word: str) -> Tensor:
+        if word not in self._tokens_of:
+            self._tokens_of[word] = token_of(self.backbone, word)
+        token, share = self._tokens_of[word]
+        row: Tensor = self.rows[token] * share
+        return row
 
 
 def _right(out: Output) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
@@ -12,6 +13,7 @@ from open_crema.senseqa import told
 from open_crema.senseqa.captions import WORDS
 from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.sets import FRAMES, Question
+from open_crema.senseqa.types import IN_TIME, TYPES
 
 BATCHES = 40
 VIDEO_FIRST = 3
@@ -95,8 +97,8 @@ def test_senses_are_given_by_chance(drawn):
         assert list(clip.captions) == [sense for sense in SENSES if sense in clip.captions]
     alone = sum(set(clip.captions) == {"video"} for clip in clips)
     blind = sum("video" not in clip.captions for clip in clips)
-    assert alone > len(clips) / 10
-    assert 0 < blind < len(clips) / 10
+    assert alone > len(clips) / 40
+    assert 0 < blind < len(clips) / 6
     assert {sense for clip in clips for sense in clip.captions} == set(SENSES)
 
 
@@ -108,24 +110,36 @@ def test_the_video_alone_comes_first():
     assert any(set(clip.captions) != {"video"} for clip in batches[VIDEO_FIRST])
 
 
-def test_clips_with_more_senses_are_asked_about_those(drawn, asked):
-    """Of what video alone answers two questions, and more only where the others do not fill up."""
-    full = [
-        [set(asked[q.text].needs) == {"video"} for q in clip.asked]
-        for batch in drawn
-        for clip in batch
-        if len(clip.captions) > 1 and len(clip.asked) == 8
-    ]
-    assert sum(sum(of_video) for of_video in full) < 0.6 * sum(map(len, full))
-    assert any(sum(of_video) <= 2 for of_video in full)
-
-
 def test_most_are_asked_without_the_words_around_a_question(drawn, asked):
     texts = [q.text for batch in drawn for clip in batch for q in clip.asked]
     bare = [text for text in texts if not text.startswith("Question: ")]
     assert 0.5 < len(bare) / len(texts) < 0.9
     listed = [text for text in texts if "Option A" in text]
     assert 0 < len(listed) < 0.25 * len(texts)
+
+
+def test_types_are_asked_evenly():
+    """But for those that need more than one frame, which only some clips have, and those that
+    clips of other types are asked about as well."""
+    telling = replace(TELLING, video_first=0, clips=4, more=4)
+    clips = [clip for batch in islice(told.batches(3, telling), 120) for clip in batch]
+    asked = Counter(q.type for clip in clips for q in clip.asked)
+    assert asked.keys() == TYPES.keys()
+    still = [n for name, n in asked.items() if name not in IN_TIME]
+    assert max(still) < 2.2 * min(still)
+    assert max(asked.values()) < 1.5 * sum(asked.values()) / len(asked)
+    assert min(asked.values()) > 0.25 * sum(asked.values()) / len(asked)
+
+
+def test_clips_have_as_many_senses_as_is_said():
+    def clips(**options) -> list[Told]:
+        telling = replace(TELLING, video_first=0, **options)
+        return [clip for batch in islice(told.batches(3, telling), 8) for clip in batch]
+
+    many, few = clips(crowds=(0.95,), alone=0.0), clips(crowds=(0.0,), alone=1.0)
+    assert sum(len(clip.captions) > 5 for clip in many) > len(many) / 2
+    assert all("video" in clip.captions for clip in many)
+    assert sum("video" not in clip.captions for clip in few) > len(few) / 5
 
 
 def test_a_split_has_clips_of_its_own():

@@ -14,6 +14,7 @@ import tiny
 from open_crema.config import AlignmentStageConfig
 from open_crema.data.sample import Batch, Sample
 from open_crema.training.align import align, build_optimizer, caption_loss, captions_of
+from open_crema.training.words import SOFT
 
 QUERIES = 3  # of the tiny models
 # One part, or one a segment, or fewer or more parts than segments; shorter and longer than QUERIES.
@@ -65,6 +66,28 @@ def test_words_that_begin_alike_are_one_row_that_does_not_compete_with_itself():
     sample = Sample("1", "?", {"video": "x"}, captions={"video": (("left-hand", "left"),)})
     captions = captions_of(tiny.backbone(), [sample])
     assert captions.used.tolist() == ids("left")
+
+
+def test_a_word_in_parentheses_is_said_softly():
+    said = {0: {"video": (("red", "(dog)", "(red)"),)}}
+    model = tiny.crema("video", "audio")
+    batch, samples = told(said)
+    captions = captions_of(model.backbone, samples)
+    media = frozenset(samples[0].media.items())
+    assert captions.ids[media]["video"].tolist() == [[word("red"), word("dog"), word("red")]]
+    torch.testing.assert_close(captions.shares[media]["video"], torch.tensor([[1, SOFT, SOFT]]))
+    assert captions.used.tolist() == sorted({word("red"), word("dog")})
+
+    squared = replace(PLAIN, mse_weight=1e6)  # next to which the cross-entropy is nothing
+    rows = model.backbone.llm.get_input_embeddings().weight.detach()
+    scale = rows[captions.used].square().sum(dim=1).mean()
+    with torch.no_grad():
+        query = model.query("video", batch.senses["video"])
+        tokens = query.tokens[0, query.segments[0]]
+        meant = rows[captions.ids[media]["video"][0]] * torch.tensor([1, SOFT, SOFT])[:, None]
+        expected = (tokens - meant).square().sum(dim=2).mean() / scale
+        found = caption_loss(model, batch, captions, squared) / 1e6
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
 
 
 def test_one_of_several_questions_may_have_the_captions():

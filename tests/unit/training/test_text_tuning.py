@@ -20,6 +20,7 @@ from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.fusion import QueryTokens
 from open_crema.model.prompt import assemble
 from open_crema.training.text_tuning import Recipe, TextTuning
+from open_crema.training.words import SOFT
 
 peft = pytest.importorskip("peft")
 
@@ -238,6 +239,15 @@ def test_wrong_words_and_noise_are_what_the_recipe_says():
     assert float(changed.float().mean()) == pytest.approx(0.4 * 3 / 4, abs=0.04)
     assert float((share > 0).float().mean()) == pytest.approx(0.5 * 3 / 4, abs=0.04)
     assert 0.4 < float(share.max()) <= 0.6
+
+
+def test_soft_words_are_a_part_of_their_rows():
+    clips = [Told({"audio": [["bell", "(low)"]]}, questions(("why", "no")))]
+    rows = tiny.backbone().llm.get_input_embeddings().weight
+    bell, low = (tiny.backbone().encode(word)[0] for word in ("bell", "low"))
+    with torch.no_grad():
+        tokens = tuning_of()._tokens(clips, "audio").tokens[0, 0]
+    torch.testing.assert_close(tokens, torch.stack([rows[bell], SOFT * rows[low]]))
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
