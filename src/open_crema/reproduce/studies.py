@@ -14,7 +14,7 @@ from open_crema import experiment
 from open_crema.errors import ConfigError, did_you_mean
 from open_crema.evaluation.exit_curve import SHOWN
 from open_crema.evaluation.subsets import BLIND, name_of
-from open_crema.reproduce import training
+from open_crema.reproduce import training, ways
 from open_crema.reproduce.bench import Bench
 from open_crema.reproduce.table import Count, Table
 from open_crema.senseqa.types import IN_TIME, TYPES, needing
@@ -186,4 +186,6 @@ STUDIES: Mapping[str, Study] = {
         "A sense that stops in time saves training and costs nothing.", training.early_exit
     ),
     "start": Study("A new adapter learns faster from the video's.", training.start),
+    "rank": Study("A small rank is enough.", ways.rank),
+    "instead": Study("An adapter is as good as what costs more.", ways.instead),
 }

@@ -122,8 +122,8 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
         rows.append(
             [
                 run.title,
-                _spread([one.video for one in found]),
-                _spread([one.others for one in found]),
+                spread([one.video for one in found]),
+                spread([one.others for one in found]),
                 f"{first.size:,}",
                 f"{first.tokens:.0f}",
                 str(first.updates),
@@ -157,7 +157,7 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
     )
 
 
-def _spread(counts: Sequence[Count]) -> str:
+def spread(counts: Sequence[Count]) -> str:
     if len(counts) == 1:
         return str(counts[0])
     rates = [count.rate for count in counts]
@@ -172,7 +172,7 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
     name = f"{run.name}-{seed}"
     out = bench.out / "runs" / name
     if not (out / "model").exists():
-        config = _config(bench, out, _start(bench, run, seed), seed, run.overrides)
+        config = config_of(bench, out, _start(bench, run, seed), seed, run.overrides)
         experiment.train(config)
     scores = bench.scored(name, [*VIDEO, *OTHERS], [SENSES], model=out / "model")
     own = scores[name_of(SENSES)]["types"]
@@ -216,16 +216,8 @@ def _start(bench: Bench, run: Run, seed: int) -> Path:
     aligned = bench.out / "runs" / f"{named}-{seed}"
     if not (aligned / "model").exists():
         like = [] if run.like is None else [f"train.like={run.like}"]
-        own = [
-            *("train.scope=own", "train.epochs=0", f"train.alignment.epochs={_STARTED}"),
-            *("train.alignment.batch_size=40", "train.alignment.lr=1.5e-3"),
-            *("train.alignment.schedule=cosine", "train.alignment.mse_weight=0.3", *like),
-        ]
-        video = bench.out / "runs" / "video"
-        if not video.exists():
-            alone = from_pretrained(bench.base, senses=["video"])
-            save_pretrained(alone, video, run=run_of(bench.base))
-        experiment.train(_config(bench, aligned, video, seed, own))
+        own = ["train.scope=own", "train.epochs=0", f"train.alignment.epochs={_STARTED}", *like]
+        experiment.train(config_of(bench, aligned, video_alone(bench), seed, own))
     if run.fusion is None:
         return aligned / "model"
     place = bench.out / "runs" / f"{run.name}-{seed}-start"
@@ -245,25 +237,43 @@ def _start(bench: Bench, run: Run, seed: int) -> Path:
     return place
 
 
-def _config(bench: Bench, out: Path, init: Path, seed: int, overrides: Sequence[str]) -> Config:
+def config_of(
+    bench: Bench,
+    out: Path,
+    init: Path,
+    seed: int,
+    overrides: Sequence[str],
+    *,
+    senses: Sequence[str] = SENSES,
+) -> Config:
+    """Of a training run from the model ``init`` on."""
     recipe = files("open_crema") / "assets" / "reproduce.yaml"
     config = configuration.load(Path(str(recipe)), [f"train.init={json.dumps(str(init))}"])
     config = replace(
         config,
         seed=seed,
         out=str(out),
-        model=replace(run_of(init).model, senses=SENSES),
-        data=replace(bench.asking("tokens", VIDEO[:1], 1).data, train=str(_taught(bench))),
+        model=replace(run_of(init).model, senses=tuple(senses)),
+        data=replace(bench.asking("tokens", VIDEO[:1], 1).data, train=str(taught(bench, senses))),
     )
     return configuration.override(config, [*overrides, *bench.overrides])
 
 
-def _taught(bench: Bench) -> Path:
-    """The clips that runs are trained on, with captions and several questions each."""
+def taught(bench: Bench, senses: Sequence[str]) -> Path:
+    """Of the clips that studies train on those whose questions these senses answer, with captions
+    and several questions each."""
     place = bench.out / "train"
-    path = place / f"lessons-{'+'.join(SENSES)}.jsonl"
+    path = place / f"lessons-{'+'.join(senses)}.jsonl"
     if not path.exists():
-        types = (*VIDEO, *OTHERS)
-        senseqa.make(Spec("train", SEED, bench.size.train, types), place)
-        path, _, _ = lessons.write(place, SENSES, 8, own=True)
+        senseqa.make(Spec("train", SEED, bench.size.train, (*VIDEO, *OTHERS)), place)
+        path, _, _ = lessons.write(place, senses, 8, own=True)
     return path
+
+
+def video_alone(bench: Bench) -> Path:
+    """The base without its other senses."""
+    place = bench.out / "runs" / "video"
+    if not place.exists():
+        alone = from_pretrained(bench.base, senses=["video"])
+        save_pretrained(alone, place, run=run_of(bench.base))
+    return place

@@ -32,7 +32,7 @@ from open_crema.storage import read_json, read_tensors, replacing, write_json, w
 from open_crema.training.optimizer import set_rate
 from open_crema.training.words import token_of
 
-_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WARM_UP = 8  # steps
 _BLEND = 0.6  # most that a word has of another's row
 _STATE, _TENSORS = "state.json", "state.safetensors"
@@ -90,7 +90,7 @@ class TextTuning:
         config = peft.LoraConfig(
             r=recipe.rank,
             lora_alpha=recipe.alpha,
-            target_modules=_TARGETS,
+            target_modules=list(TARGETS),
             layers_to_transform=list(layers),
         )
         self.tuned = peft.get_peft_model(backbone.llm, config)
