@@ -31,7 +31,7 @@ def main() -> None:
     report = {"llm": options.llm}
     for name, noise in (("exact", 0.0), ("noisy", max(Recipe().noise))):
         backbone = backbones.load(options.llm)
-        recipe = replace(Recipe(), wrong=0.0, blended=0.0, noise=(noise,), template="")
+        recipe = replace(Recipe(), wrong=0.0, blended=0.0, faint=1.0, noise=(noise,), template="")
         telling = told.Telling(video_first=0, bare=0.0)
         drawn = islice(told.batches(SEED, telling, split="val"), options.batches)
         torch.manual_seed(SEED)

@@ -20,6 +20,7 @@ from open_crema import experiment
 from open_crema.config import Config, FusionConfig
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Extractor
+from open_crema.errors import ConfigError
 from open_crema.evaluation.subsets import BLIND, name_of
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of, save_pretrained
@@ -266,7 +267,13 @@ def taught(bench: Bench, senses: Sequence[str]) -> Path:
     path = place / f"lessons-{'+'.join(senses)}.jsonl"
     if not path.exists():
         senseqa.make(Spec("train", SEED, bench.size.train, (*VIDEO, *OTHERS)), place)
-        path, _, _ = lessons.write(place, senses, 8, own=True)
+        path, count, _ = lessons.write(place, senses, 8, own=True)
+        if not count:
+            path.unlink()
+            raise ConfigError(
+                f"of {bench.size.train} clips none has a question about {', '.join(senses)} alone; "
+                "give more --clips"
+            )
     return path
 
 

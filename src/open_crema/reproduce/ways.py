@@ -8,7 +8,6 @@ takes as many seconds instead.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,27 +20,28 @@ from open_crema import experiment, modality, progress
 from open_crema.config import Config
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch
-from open_crema.errors import ConfigError
+from open_crema.errors import ConfigError, CremaError
 from open_crema.evaluation.run import evaluate
 from open_crema.evaluation.subsets import BLIND, name_of
 from open_crema.model.adapter import Adapter
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained
-from open_crema.model.qformer import QFormer
+from open_crema.model.qformer import LoraLayer, QFormer
 from open_crema.reproduce.bench import Bench
 from open_crema.reproduce.table import Count, Table
-from open_crema.reproduce.training import config_of, spread, video_alone
+from open_crema.reproduce.training import VIDEO, config_of, spread, video_alone
 from open_crema.senseqa.types import IN_TIME, needing
-from open_crema.storage import read_json, write_json
+from open_crema.storage import read_json, replacing, write_json
 from open_crema.training import align
-from open_crema.training.optimizer import build_optimizer
+from open_crema.training.optimizer import build_optimizer, schedule, set_rate
 from open_crema.training.text_tuning import TARGETS
 
 SENSE = "audio"
 SENSES = ("video", SENSE)
-VIDEO = needing("video")
 OWN = tuple(n for n in needing(SENSE, "video") if n not in IN_TIME)
 _ALIGNED = 30  # epochs
+_FOUND = "found.json"
+_APART = 1_000_003  # so that no step of one seed draws what one of another does
 _RATE = 8e-4  # of an update of the LLM, as text tuning goes on with
 
 
@@ -97,13 +97,19 @@ class Way:
     of_llm: bool = False
 
 
+def _as_it_is(model: Crema) -> None:
+    """CREMA's adapter, which starts as the video's."""
+
+
 def _of_rank(rank: int) -> Callable[[Crema], None]:
+    """Another LoRA, from nothing; all else starts as the video's, at every rank alike."""
+
     def change(model: Crema) -> None:
         config = replace(model.config, lora=replace(model.config.lora, rank=rank))
-        old = model.adapter(SENSE)
-        new = Adapter(modality.get(SENSE), config, old.encoder_width, model.backbone.width)
-        new.start_as(model.adapter("video"))
-        model.adapters[SENSE] = new
+        new = model.adapter(SENSE)
+        new.lora = nn.ModuleList(
+            LoraLayer(config.qformer.width, config.lora) for _ in range(config.qformer.layers)
+        )
 
     return change
 
@@ -123,12 +129,7 @@ def _projector(model: Crema) -> None:
 def _llm_lora(model: Crema) -> None:
     """Of the rank that comes nearest to the adapter's parameters; the adapter stays as it starts:
     the video's, behind a random input projection."""
-    try:
-        import peft
-    except ImportError:
-        raise ConfigError(
-            "the study `instead` needs the PEFT library: pip install 'open-crema[tune]'"
-        ) from None
+    peft = _peft()
     budget = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False)
     llm: Any = model.backbone.llm
@@ -143,12 +144,18 @@ def _llm_lora(model: Crema) -> None:
     )
 
 
-ADAPTER = Way("adapter-8", "CREMA's adapter, rank 8", _of_rank(8))
-RANKS = (
-    Way("adapter-2", "rank 2", _of_rank(2)),
-    replace(ADAPTER, title="rank 8"),
-    Way("adapter-32", "rank 32", _of_rank(32)),
-)
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise ConfigError(
+            "the study `instead` needs the PEFT library: pip install 'open-crema[tune]'"
+        ) from None
+    return peft
+
+
+ADAPTER = Way("adapter", "CREMA's adapter", _as_it_is)
+RANKS = tuple(Way(f"rank-{rank}", f"rank {rank}", _of_rank(rank)) for rank in (2, 8, 32))
 INSTEAD = (
     ADAPTER,
     Way("own-qformer", "a Q-Former of its own, all trained", _own_qformer),
@@ -164,6 +171,7 @@ def rank(bench: Bench) -> Iterator[Table]:
 
 def instead(bench: Bench) -> Iterator[Table]:
     """The adapter against what else could be trained."""
+    _peft()  # is missed now, not after the other ways
     yield _compare(bench, f"Ways to add {SENSE} to the base", INSTEAD)
 
 
@@ -201,28 +209,31 @@ def _compare(bench: Bench, title: str, ways: Sequence[Way]) -> Table:
 def _measured(bench: Bench, way: Way, seed: int) -> Mapping[str, Any]:
     """What was found, now or before: types (as in results.json), parameters that are trained,
     aligned and steps (numbers of updates), seconds of training."""
-    place = bench.out / "ways" / f"{way.name}-{seed}.json"
+    place = bench.out / "ways" / f"{way.name}-{seed}"
     if not place.exists():
         seconds = _measured(bench, ADAPTER, seed)["seconds"] if way.of_llm else None
         found = _measure(bench, way, seed, seconds)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, found)
-    return read_json(place, "")
+        with replacing(place) as folder:
+            write_json(folder / _FOUND, found)
+    return read_json(place / _FOUND, "delete its folder, and it is measured again")
 
 
 def _measure(bench: Bench, way: Way, seed: int, seconds: float | None) -> dict[str, Any]:
     video = video_alone(bench)
     stage = f"train.alignment.epochs={_ALIGNED}"
     config = config_of(bench, bench.out / "ways", video, seed, [stage], senses=SENSES)
-    torch.manual_seed(seed)
     model = from_pretrained(video)
+    torch.manual_seed(seed)  # loading may draw numbers
     model.add_sense(SENSE, like="video")
+    if SENSE not in model.fusion.blocks:
+        raise ConfigError(
+            f"{bench.base}: its fusion does not merge; these studies need one that does"
+        )
     model.requires_grad_(False)
     model.adapter(SENSE).fresh.fill_(False)
     model.adapter(SENSE).requires_grad_(True)
     model.fusion.blocks[SENSE].requires_grad_(True)
     way.change(model)
-    model.config = replace(model.config, senses=SENSES)
     asked = replace(bench.asking(f"ways-{way.name}", [*VIDEO, *OWN], 1), model=config.model)
     data = experiment.read_data(config, experiment.read_samples(config, "train"))
     test = experiment.read_data(asked, experiment.read_samples(asked, "test"))
@@ -232,9 +243,9 @@ def _measure(bench: Bench, way: Way, seed: int, seconds: float | None) -> dict[s
     seconds = time.perf_counter() - begun
     found = evaluate(model, test, config=asked.eval, blind=False)
     if len(found.predictions) != found.expected:
-        raise ConfigError(f"{len(found.predictions)} of {found.expected} questions were scored")
+        raise CremaError(f"{len(found.predictions)} of {found.expected} questions were scored")
     return {
-        "types": {name: json.loads(json.dumps(asdict(row))) for name, row in found.types.items()},
+        "types": {name: asdict(row) for name, row in found.types.items()},
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "aligned": aligned,
         "steps": steps,
@@ -262,7 +273,7 @@ def _align(model: Crema, config: Config, data: FeatureDataset, seed: int) -> int
         batches,
         stage,
         align.build_optimizer(model, stage),
-        seed=seed,
+        seed=seed * _APART,
         steps_per_epoch=per_epoch,
     )
     done = 0
@@ -282,13 +293,14 @@ def _train(
     way: Way,
     seconds: float | None,
 ) -> int:
-    """Steps through the LLM at a constant rate: as many as are configured, or for so long."""
+    """Steps through the LLM: as many as are configured, or at a constant rate for so long."""
     train = config.train
     if way.of_llm:
-        train = replace(train, lr=_RATE)
+        train = replace(train, lr=_RATE, schedule="constant")
     optimizer = build_optimizer(model, train)
     trained = [p for p in model.parameters() if p.requires_grad]
-    wanted = train.epochs * (train.epoch_steps or 1)
+    per_epoch = train.epoch_steps or -(-len(data.rows(train.questions)) // train.batch_size)
+    wanted, rate = train.epochs * per_epoch, schedule(train, per_epoch)
     begun, done = time.perf_counter(), 0
     model.train()
     with progress.bar() as bar:
@@ -297,8 +309,11 @@ def _train(
             spent = time.perf_counter() - begun
             if done >= wanted if seconds is None else spent >= seconds:
                 break
-            torch.manual_seed(seed + done)
+            torch.manual_seed(seed * _APART + done)
+            set_rate(optimizer, rate(done))
             loss = model(batch).loss
+            if not loss.isfinite():
+                raise CremaError(f"{way.title}: the loss of step {done} is {loss.item()}")
             loss.backward()
             nn.utils.clip_grad_norm_(trained, train.clip or torch.inf)
             optimizer.step()

@@ -27,8 +27,8 @@ class Telling:
     video_first: batches at the start that tell of the video alone. listed: the share of further
     questions that are multiple choice. bare: of the open-ended ones that are asked without the
     words around a question (half of the tokens that the LLM would read). crowds: the chance that
-    another sense is there, one of these for each clip; alone: how many clips of several senses
-    have no video."""
+    another sense is there, one of these for each clip; without_video: the chance that a clip of
+    several senses has no video."""
 
     clips: int = 2
     more: int = 7
@@ -36,16 +36,20 @@ class Telling:
     listed: float = 0.05
     bare: float = 0.75
     crowds: tuple[float, ...] = (0.0, 0.15, 0.4, 0.9)
-    alone: float = 0.1
+    without_video: float = 0.1
 
 
 def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[list[Told]]:
     """Without end: so many clips at a time, all of one frame or (about one batch in five) of all
     frames. Each has a random set of senses, mostly those that its own question needs among them,
-    that question, and others that these senses answer. Types are asked evenly: a clip is of the
-    one that has been asked least, and no more is asked of those that have had their share."""
+    that question, and others that these senses answer. A clip is of the type that had the
+    fewest clips and questions so far, among those that need several frames or among the others;
+    further questions are of types that have been asked little, and none of those that have had
+    their share. Answers come evenly too: where scenes give one far more often, an LLM learns to say
+    that one instead of to read."""
     clips = {name: _clips(split, seed, name) for name in TYPES}
-    asked = Counter(dict.fromkeys(TYPES, 0))
+    made, counts = Counter(dict.fromkeys(TYPES, 0)), Counter(dict.fromkeys(TYPES, 0))
+    answers: Counter[tuple[str, str]] = Counter()
     turn = 0
     while True:
         draw = Draw("told", seed, turn)
@@ -57,13 +61,16 @@ def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[li
         tries = 0
         while len(found) < telling.clips:
             own, tries = draw.sub("clip", tries), tries + 1
-            name = min(of, key=asked.__getitem__)
+            name = min(of, key=lambda one: made[one] + counts[one])
             group, variant, question = next(clips[name])
+            before = {n: counts[n] for n in (of if alone else TYPES)}
             senses = {"video"} if alone else _senses(own.sub("senses"), question, telling)
-            told = _told(group, variant, question, senses, own, whole, telling, asked)
+            told = _told(group, variant, question, senses, own, whole, telling, before, answers)
             if told.asked:
                 found.append(told)
-                asked.update(question.type for question in told.asked)
+                made[name] += 1
+                counts.update(question.type for question in told.asked)
+                answers.update((question.type, question.answer) for question in told.asked)
         yield found
         turn += 1
 
@@ -83,8 +90,9 @@ def _told(
     whole: bool,
     telling: Telling,
     before: Mapping[str, int],
+    answers: Mapping[tuple[str, str], int],
 ) -> Told:
-    """before: how often each type has been asked."""
+    """before: how often each type has been asked; answers: and had which answer."""
     scene = group.asked.worlds[variant]
     frame = draw.integer(FRAMES)
     found = [question] if set(question.needs) <= senses else []
@@ -92,7 +100,9 @@ def _told(
     facts = [
         fact
         for fact in chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
-        if before[fact.type] <= share and (whole or fact.type not in IN_TIME)
+        if before[fact.type] <= share
+        and (whole or fact.type not in IN_TIME)
+        and answers[fact.type, fact.answer] <= before[fact.type] / len(fact.candidates)
     ]
     facts.sort(key=lambda fact: before[fact.type])
     for i, fact in enumerate(facts[: telling.more]):
@@ -121,7 +131,7 @@ def _senses(draw: Draw, question: Question, telling: Telling) -> set[str]:
     found = {"video", *(s for s in SENSES if draw.chance(rate))}
     if draw.chance(0.85):
         found |= set(question.needs)
-    if len(found) > 1 and draw.chance(telling.alone):
+    if len(found) > 1 and draw.chance(telling.without_video):
         found.remove("video")
     return found
 

@@ -284,6 +284,8 @@ def _captions(fields: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], ...
         found[sense] = tuple(_texts(part, f"{name}[{i}]") for i, part in enumerate(parts))
         if not found[sense][0] or len(set(map(len, found[sense]))) > 1:
             raise _FieldError(f"field {name!r}: its lists must hold equally many words, 1 or more")
+        if any(word.strip("() ") == "" for part in found[sense] for word in part):
+            raise _FieldError(f"field {name!r}: a word is empty")
     return found
 
 

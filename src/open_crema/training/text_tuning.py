@@ -47,8 +47,9 @@ class Recipe:
     """rank, alpha: of the update. first_layer: layers below have none. What adapters say will not
     be exact, so of the words that a sense says in a batch some stand for each other: wrong is the
     share that is replaced, blended the share that is mixed with another word, which has up to
-    ``_BLEND`` of the weight. noise: how much is added to the rows, relative to the spread of the
-    embedding matrix, one of these for each step.
+    ``_BLEND`` of the weight. Whole words are scaled by something between faint and 1. noise: how
+    much is added to the rows, relative to the spread of the embedding matrix, one of these for each
+    step.
     template: the chat template (Jinja) that prompts are read in from then on, "": the LLM's own.
     """
 
@@ -60,6 +61,7 @@ class Recipe:
     clip: float = 1.0
     wrong: float = 0.03
     blended: float = 0.15
+    faint: float = 0.4
     noise: tuple[float, ...] = (0.1, 0.3, 0.5)
     template: str = TEMPLATE
     seed: int = 0
@@ -211,7 +213,8 @@ class TextTuning:
         told = [parts for parts in own if parts is not None]
         segments, words = len(told[0]), len(told[0][0])
         said = {word: i for i, word in enumerate(sorted({w for p in told for x in p for w in x}))}
-        table = torch.stack([self._row(word) for word in said])
+        tokens, shares = zip(*map(self._token, said), strict=True)
+        table = self.rows[list(tokens)] * torch.tensor(shares).to(self.rows)[:, None]
         which = torch.zeros(len(clips), segments, words, dtype=torch.long)  # of the table
         for row, parts in enumerate(own):
             if parts is not None:
@@ -224,18 +227,20 @@ class TextTuning:
         level = self.recipe.noise[int(torch.randint(len(self.recipe.noise), ()))]
         device = table.device
         rows = table[which.to(device)].lerp(table[other.to(device)], share[..., None].to(table))
+        scale = self.recipe.faint + (1 - self.recipe.faint) * torch.rand(which.shape)
+        soft = torch.tensor(shares)[which] < 1
+        scale = torch.where(soft, 1.0, scale)
+        rows = rows * scale[..., None].to(rows)
         rows = rows + level * self.rows.std() * torch.randn(rows.shape).to(rows)
         edges = torch.linspace(0, self.seconds, segments + 1, dtype=torch.float64)
         times = torch.stack([edges[:-1], edges[1:]], dim=1).expand(len(clips), -1, -1)
         present = present.to(rows.device)
         return QueryTokens(rows * present[:, :, None, None], present, times)
 
-    def _row(self, word: str) -> Tensor:
+    def _token(self, word: str) -> tuple[int, float]:
         if word not in self._tokens_of:
             self._tokens_of[word] = token_of(self.backbone, word)
-        token, share = self._tokens_of[word]
-        row: Tensor = self.rows[token] * share
-        return row
+        return self._tokens_of[word]
 
 
 def _right(out: Output) -> Tensor:

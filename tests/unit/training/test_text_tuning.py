@@ -26,7 +26,8 @@ peft = pytest.importorskip("peft")
 
 SECONDS = 4.0
 EXACT: Mapping[str, Any] = {
-    "wrong": 0.0, "blended": 0.0, "noise": (0.0,), "first_layer": 0, "rank": 4, "template": ""
+    "wrong": 0.0, "blended": 0.0, "faint": 1.0, "noise": (0.0,),
+    "first_layer": 0, "rank": 4, "template": "",
 }  # fmt: skip
 COLOURS, SHAPES = ("red", "blue", "green", "white"), ("ball", "cube", "cone")
 
@@ -234,11 +235,14 @@ def test_wrong_words_and_noise_are_what_the_recipe_says():
         assert noise.std() == pytest.approx(0.4 * float(rows.std()), rel=0.05)
         changed = said(wrong=0.4).abs().sum(dim=2) > 0
         blends = said(blended=0.5)
+        scales = 1 + (said(faint=0.6) * rows[ids]).sum(dim=2) / rows[ids].square().sum(dim=1)
         share = blends.norm(dim=2) / said(blended=0.0, wrong=1.0).norm(dim=2).max()
     # A quarter of those that are drawn anew are drawn as they were.
     assert float(changed.float().mean()) == pytest.approx(0.4 * 3 / 4, abs=0.04)
     assert float((share > 0).float().mean()) == pytest.approx(0.5 * 3 / 4, abs=0.04)
     assert 0.4 < float(share.max()) <= 0.6
+    assert 0.6 <= float(scales.min()) < 0.63
+    assert 0.97 < float(scales.max()) <= 1.0
 
 
 def test_soft_words_are_a_part_of_their_rows():
@@ -247,7 +251,10 @@ def test_soft_words_are_a_part_of_their_rows():
     bell, low = (tiny.backbone().encode(word)[0] for word in ("bell", "low"))
     with torch.no_grad():
         tokens = tuning_of()._tokens(clips, "audio").tokens[0, 0]
+        faint = tuning_of(faint=0.2)._tokens(clips, "audio").tokens[0, 0]
     torch.testing.assert_close(tokens, torch.stack([rows[bell], SOFT * rows[low]]))
+    assert faint[0].norm() < 0.99 * rows[bell].norm()
+    torch.testing.assert_close(faint[1], SOFT * rows[low])
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
