@@ -125,7 +125,7 @@ def _text(question: Question, draw: Draw, bare: float) -> str:
 
 
 def _senses(draw: Draw, question: Question, telling: Telling) -> set[str]:
-    if draw.chance(0.15):
+    if set(question.needs) == {"video"} and draw.chance(0.5):
         return {"video"}
     rate = draw.choice(telling.crowds)
     found = {"video", *(s for s in SENSES if draw.chance(rate))}

@@ -97,7 +97,7 @@ def test_senses_are_given_by_chance(drawn):
         assert list(clip.captions) == [sense for sense in SENSES if sense in clip.captions]
     alone = sum(set(clip.captions) == {"video"} for clip in clips)
     blind = sum("video" not in clip.captions for clip in clips)
-    assert alone > len(clips) / 100
+    assert alone > 0
     assert 0 < blind < len(clips) / 6
     assert {sense for clip in clips for sense in clip.captions} == set(SENSES)
 
@@ -114,9 +114,9 @@ def test_the_video_alone_comes_first():
 def test_most_are_asked_without_the_words_around_a_question(drawn, asked):
     texts = [q.text for batch in drawn for clip in batch for q in clip.asked]
     bare = [text for text in texts if not text.startswith("Question: ")]
-    assert 0.5 < len(bare) / len(texts) < 0.9
+    assert 0.4 < len(bare) / len(texts) < 0.9
     listed = [text for text in texts if "Option A" in text]
-    assert 0 < len(listed) < 0.25 * len(texts)
+    assert 0 < len(listed) < 0.4 * len(texts)
 
 
 def test_types_are_asked_evenly():
