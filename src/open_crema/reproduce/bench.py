@@ -136,9 +136,9 @@ class Bench:
 
 
 def _digest(model: Path) -> str:
-    """Of all that a saved model holds."""
+    """Of all that a saved model holds, and which LLM it was made for."""
     digest = hashlib.sha256()
-    for file in sorted(model.rglob("*.safetensors")):
+    for file in [model / "config.json", *sorted(model.rglob("*.safetensors"))]:
         digest.update(file.relative_to(model).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
