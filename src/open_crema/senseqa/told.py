@@ -66,9 +66,9 @@ def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[li
             before = {n: counts[n] for n in (of if alone else TYPES)}
             senses = {"video"} if alone else _senses(own.sub("senses"), question, telling)
             told = _told(group, variant, question, senses, own, whole, telling, before, answers)
+            made[name] += 1  # even where its senses do not answer it, or it would be drawn for ever
             if told.asked:
                 found.append(told)
-                made[name] += 1
                 counts.update(question.type for question in told.asked)
                 answers.update((question.type, question.answer) for question in told.asked)
         yield found
