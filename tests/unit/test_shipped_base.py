@@ -42,6 +42,12 @@ def test_its_senses():
     assert set(run.model.senses) <= set(SENSES)
 
 
+def test_it_names_no_path_of_a_machine():
+    run = run_of(BASE)
+    for path in (run.out, run.data.train, run.data.media_root, run.data.store, run.train.init):
+        assert path is None or not path.startswith(("/", "~")), path
+
+
 def test_it_loads_in_half_precision_and_whole():
     model = from_pretrained(BASE)
     assert not model.untrained
