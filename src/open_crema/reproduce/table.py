@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,3 +73,11 @@ class Count:
     def __str__(self) -> str:
         low, high = metrics.wilson(self.right, self.n)
         return f"{self.rate:.0f} ({100 * low:.0f} - {100 * high:.0f})"
+
+
+def spread(counts: Sequence[Count]) -> str:
+    """One count with its interval; of several (one a seed) mean and standard deviation."""
+    if len(counts) == 1:
+        return str(counts[0])
+    rates = [count.rate for count in counts]
+    return f"{statistics.mean(rates):.0f} +- {statistics.stdev(rates):.0f}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of, save_pretrained
 from open_crema.model.fusion import Fusion
 from open_crema.reproduce.bench import Bench
-from open_crema.reproduce.table import Count, Table
+from open_crema.reproduce.table import Count, Table, spread
 from open_crema.senseqa import files as senseqa
 from open_crema.senseqa import lessons
 from open_crema.senseqa.sets import Spec
@@ -158,13 +159,6 @@ def _compare(bench: Bench, title: str, runs: Sequence[Run]) -> Table:
     )
 
 
-def spread(counts: Sequence[Count]) -> str:
-    if len(counts) == 1:
-        return str(counts[0])
-    rates = [count.rate for count in counts]
-    return f"{statistics.mean(rates):.0f} +- {statistics.stdev(rates):.0f}"
-
-
 def _outcomes(bench: Bench, run: Run) -> list[Outcome]:
     return [_outcome(bench, run, seed) for seed in bench.seeds]
 
@@ -177,8 +171,7 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
         experiment.train(config)
     scores = bench.scored(name, [*VIDEO, *OTHERS], [SENSES], model=out / "model")
     own = scores[name_of(SENSES)]["types"]
-    log = [json.loads(line) for line in _lines(out / "log.jsonl")]
-    timing = [json.loads(line) for line in _lines(out / "timing.jsonl")]
+    log, timing = lines(out / "log.jsonl"), lines(out / "timing.jsonl")
     exits: dict[str, int] = {}
     for line in log:
         if line["kind"] == "epoch":
@@ -196,8 +189,10 @@ def _outcome(bench: Bench, run: Run, seed: int) -> Outcome:
     )
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Of a JSONL file; none where there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 @torch.no_grad()

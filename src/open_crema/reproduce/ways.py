@@ -2,7 +2,7 @@
 
 Every way starts from the base with video alone, sees the same clips, is aligned as long and takes
 as many steps through the frozen LLM; what changes the LLM itself, which alignment does not train,
-takes as many seconds instead.
+takes steps for about as long instead.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from open_crema import experiment, modality, progress
+from open_crema import config as configuration
+from open_crema import experiment, modality
 from open_crema.config import Config
-from open_crema.data.dataset import FeatureDataset
-from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError, CremaError
 from open_crema.evaluation.run import evaluate
 from open_crema.evaluation.subsets import BLIND, name_of
@@ -28,20 +29,18 @@ from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained
 from open_crema.model.qformer import LoraLayer, QFormer
 from open_crema.reproduce.bench import Bench
-from open_crema.reproduce.table import Count, Table
-from open_crema.reproduce.training import VIDEO, config_of, spread, video_alone
+from open_crema.reproduce.table import Count, Table, spread
+from open_crema.reproduce.training import VIDEO, config_of, lines, video_alone
 from open_crema.senseqa.types import IN_TIME, needing
 from open_crema.storage import read_json, replacing, write_json
-from open_crema.training import align
-from open_crema.training.optimizer import build_optimizer, schedule, set_rate
+from open_crema.training.loop import Trainer
 from open_crema.training.text_tuning import TARGETS
 
 SENSE = "audio"
 SENSES = ("video", SENSE)
 OWN = tuple(n for n in needing(SENSE, "video") if n not in IN_TIME)
-_ALIGNED = 30  # epochs
+_ALIGNED = ("train.alignment.epochs=30",)
 _FOUND = "found.json"
-_APART = 1_000_003  # so that no step of one seed draws what one of another does
 _RATE = 8e-4  # of an update of the LLM, as text tuning goes on with
 
 
@@ -208,124 +207,57 @@ def _compare(bench: Bench, title: str, ways: Sequence[Way]) -> Table:
 
 def _measured(bench: Bench, way: Way, seed: int) -> Mapping[str, Any]:
     """What was found, now or before: types (as in results.json), parameters that are trained,
-    aligned and steps (numbers of updates), seconds of training."""
+    aligned and steps (numbers of updates), seconds of training, and of_llm, those of the steps."""
     place = bench.out / "ways" / f"{way.name}-{seed}"
     if not place.exists():
-        seconds = _measured(bench, ADAPTER, seed)["seconds"] if way.of_llm else None
-        found = _measure(bench, way, seed, seconds)
+        found = _measure(bench, way, seed)
         with replacing(place) as folder:
             write_json(folder / _FOUND, found)
     return read_json(place / _FOUND, "delete its folder, and it is measured again")
 
 
-def _measure(bench: Bench, way: Way, seed: int, seconds: float | None) -> dict[str, Any]:
+def _measure(bench: Bench, way: Way, seed: int) -> dict[str, Any]:
     video = video_alone(bench)
-    stage = f"train.alignment.epochs={_ALIGNED}"
-    config = config_of(bench, bench.out / "ways", video, seed, [stage], senses=SENSES)
-    model = from_pretrained(video)
-    torch.manual_seed(seed)  # loading may draw numbers
-    model.add_sense(SENSE, like="video")
-    if SENSE not in model.fusion.blocks:
-        raise ConfigError(
-            f"{bench.base}: its fusion does not merge; these studies need one that does"
-        )
-    model.requires_grad_(False)
-    model.adapter(SENSE).fresh.fill_(False)
-    model.adapter(SENSE).requires_grad_(True)
-    model.fusion.blocks[SENSE].requires_grad_(True)
-    way.change(model)
+    with TemporaryDirectory() as place:  # no other code could read the models of most ways
+        config = config_of(bench, Path(place), video, seed, _ALIGNED, senses=SENSES)
+        if way.of_llm:
+            config = _for_as_long(config, _measured(bench, ADAPTER, seed))
+        model = from_pretrained(video)
+        torch.manual_seed(seed)  # loading may draw numbers
+        model.add_sense(SENSE, like="video")
+        if SENSE not in model.fusion.blocks:
+            raise ConfigError(
+                f"{bench.base}: its fusion does not merge; these studies need one that does"
+            )
+        model.requires_grad_(False)
+        model.adapter(SENSE).fresh.fill_(False)
+        model.adapter(SENSE).requires_grad_(True)
+        model.fusion.blocks[SENSE].requires_grad_(True)
+        way.change(model)
+        model.config = replace(model.config, senses=config.model.senses)
+        data = experiment.read_data(config, experiment.read_samples(config, "train"))
+        begun = time.perf_counter()
+        Trainer(model, config, data, place).run()
+        seconds = time.perf_counter() - begun
+        log, timing = lines(Path(place) / "log.jsonl"), lines(Path(place) / "timing.jsonl")
     asked = replace(bench.asking(f"ways-{way.name}", [*VIDEO, *OWN], 1), model=config.model)
-    data = experiment.read_data(config, experiment.read_samples(config, "train"))
     test = experiment.read_data(asked, experiment.read_samples(asked, "test"))
-    begun = time.perf_counter()
-    aligned = 0 if way.of_llm else _align(model, config, data, seed)
-    steps = _train(model, config, data, seed, way, seconds)
-    seconds = time.perf_counter() - begun
     found = evaluate(model, test, config=asked.eval, blind=False)
     if len(found.predictions) != found.expected:
         raise CremaError(f"{len(found.predictions)} of {found.expected} questions were scored")
     return {
         "types": {name: asdict(row) for name, row in found.types.items()},
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "aligned": aligned,
-        "steps": steps,
+        "aligned": sum(line["kind"] == "align" for line in log),
+        "steps": sum(line["kind"] == "step" for line in log),
         "seconds": seconds,
+        "of_llm": sum(line["seconds"] for line in timing),
     }
 
 
-def _align(model: Crema, config: Config, data: FeatureDataset, seed: int) -> int:
-    stage, together = config.train.alignment, config.train.questions
-
-    def batches(epoch: int, skip: int) -> Iterator[Batch]:
-        return data.batches(
-            stage.batch_size,
-            training=True,
-            epoch=epoch,
-            seed=seed,
-            skip=skip,
-            questions=together,
-        )
-
-    per_epoch = -(-len(data.rows(together)) // stage.batch_size)
-    steps = align.align(
-        model,
-        data.samples,
-        batches,
-        stage,
-        align.build_optimizer(model, stage),
-        seed=seed * _APART,
-        steps_per_epoch=per_epoch,
+def _for_as_long(config: Config, adapter: Mapping[str, Any]) -> Config:
+    """Without alignment, and with as many steps more as the adapter's alignment took time for."""
+    epochs = round(config.train.epochs * adapter["seconds"] / adapter["of_llm"])
+    return configuration.override(
+        config, [f"train.epochs={epochs}", f"train.lr={_RATE}", "train.alignment.epochs=0"]
     )
-    done = 0
-    with progress.bar() as bar:
-        task = bar.add_task("aligning", total=stage.epochs * per_epoch, note="")
-        for _, _, loss in steps:
-            done += 1
-            bar.update(task, advance=1, note=f"loss {loss:.3f}")
-    return done
-
-
-def _train(
-    model: Crema,
-    config: Config,
-    data: FeatureDataset,
-    seed: int,
-    way: Way,
-    seconds: float | None,
-) -> int:
-    """Steps through the LLM: as many as are configured, or at a constant rate for so long."""
-    train = config.train
-    if way.of_llm:
-        train = replace(train, lr=_RATE, schedule="constant")
-    optimizer = build_optimizer(model, train)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    per_epoch = train.epoch_steps or -(-len(data.rows(train.questions)) // train.batch_size)
-    wanted, rate = train.epochs * per_epoch, schedule(train, per_epoch)
-    begun, done = time.perf_counter(), 0
-    model.train()
-    with progress.bar() as bar:
-        task = bar.add_task("training", total=wanted if seconds is None else None, note="")
-        for batch in _endless(data, train.batch_size, train.questions, seed):
-            spent = time.perf_counter() - begun
-            if done >= wanted if seconds is None else spent >= seconds:
-                break
-            torch.manual_seed(seed * _APART + done)
-            set_rate(optimizer, rate(done))
-            loss = model(batch).loss
-            if not loss.isfinite():
-                raise CremaError(f"{way.title}: the loss of step {done} is {loss.item()}")
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, train.clip or torch.inf)
-            optimizer.step()
-            optimizer.zero_grad()
-            done += 1
-            bar.update(task, advance=1, note=f"loss {loss.item():.3f}")
-    model.eval()
-    return done
-
-
-def _endless(data: FeatureDataset, size: int, questions: int, seed: int) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from data.batches(size, training=True, epoch=epoch, seed=seed, questions=questions)
-        epoch += 1
