@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from open_crema.data.sample import Told, ToldQuestion
@@ -12,6 +12,8 @@ from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.dataset import sample_of
 from open_crema.senseqa.draw import Draw
 from open_crema.senseqa.lessons import asked, chosen
+from open_crema.senseqa.more import Fact
+from open_crema.senseqa.scene import Scene
 from open_crema.senseqa.sets import FRAMES, Group, Question, Spec, groups
 from open_crema.senseqa.types import IN_TIME, TYPES, Variant, needing
 
@@ -48,8 +50,7 @@ def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[li
     their share. Answers come evenly too: where scenes give one far more often, an LLM learns to say
     that one instead of to read."""
     clips = {name: _clips(split, seed, name) for name in TYPES}
-    made, counts = Counter(dict.fromkeys(TYPES, 0)), Counter(dict.fromkeys(TYPES, 0))
-    answers: Counter[tuple[str, str]] = Counter()
+    so_far = _SoFar()
     turn = 0
     while True:
         draw = Draw("told", seed, turn)
@@ -61,18 +62,50 @@ def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[li
         tries = 0
         while len(found) < telling.clips:
             own, tries = draw.sub("clip", tries), tries + 1
-            name = min(of, key=lambda one: made[one] + counts[one])
-            group, variant, question = next(clips[name])
-            before = {n: counts[n] for n in (of if alone else TYPES)}
+            group, variant, question = next(clips[so_far.next_of(of)])
             senses = {"video"} if alone else _senses(own.sub("senses"), question, telling)
-            told = _told(group, variant, question, senses, own, whole, telling, before, answers)
-            made[name] += 1  # even where its senses do not answer it, or it would be drawn for ever
+            scene = group.asked.worlds[variant]
+            facts = chosen(scene, own.sub("facts"), senses, _ALL, without=question.text)
+            facts = [fact for fact in facts if whole or fact.type not in IN_TIME]
+            more = so_far.wanted(facts, of if alone else TYPES)[: telling.more]
+            told = _told(scene, question, more, senses, own, whole, telling)
             if told.asked:
                 found.append(told)
-                counts.update(question.type for question in told.asked)
-                answers.update((question.type, question.answer) for question in told.asked)
+                so_far.add(told)
         yield found
         turn += 1
+
+
+class _SoFar:
+    """What has been asked, so that types and answers come evenly. clips: drawn of each type."""
+
+    def __init__(self) -> None:
+        self.clips: Counter[str] = Counter()
+        self.types: Counter[str] = Counter()
+        self.answers: Counter[tuple[str, str]] = Counter()
+
+    def next_of(self, types: Sequence[str]) -> str:
+        """The type to draw a clip of. It counts even where that clip's senses do not answer it, or
+        it would be drawn for ever."""
+        name = min(types, key=lambda one: self.clips[one] + self.types[one])
+        self.clips[name] += 1
+        return name
+
+    def wanted(self, facts: Sequence[Fact], types: Collection[str]) -> list[Fact]:
+        """Those whose type, among these types, and answer have not had their share; what has been
+        asked the least first."""
+        share = _SHARE * sum(self.types[name] for name in types) / len(types)
+        found = [
+            fact
+            for fact in facts
+            if self.types[fact.type] <= share
+            and self.answers[fact.type, fact.answer] <= self.types[fact.type] / len(fact.candidates)
+        ]
+        return sorted(found, key=lambda fact: self.types[fact.type])
+
+    def add(self, told: Told) -> None:
+        self.types.update(question.type for question in told.asked)
+        self.answers.update((question.type, question.answer) for question in told.asked)
 
 
 def _clips(split: str, seed: int, name: str) -> Iterator[tuple[Group, Variant, Question]]:
@@ -82,35 +115,21 @@ def _clips(split: str, seed: int, name: str) -> Iterator[tuple[Group, Variant, Q
 
 
 def _told(
-    group: Group,
-    variant: Variant,
+    scene: Scene,
     question: Question,
+    more: Sequence[Fact],
     senses: set[str],
     draw: Draw,
     whole: bool,
     telling: Telling,
-    before: Mapping[str, int],
-    answers: Mapping[tuple[str, str], int],
 ) -> Told:
-    """before: how often each type has been asked; answers: and had which answer."""
-    scene = group.asked.worlds[variant]
     frame = draw.integer(FRAMES)
     found = [question] if set(question.needs) <= senses else []
-    share = _SHARE * sum(before.values()) / len(before)
-    facts = [
-        fact
-        for fact in chosen(scene, draw.sub("facts"), senses, _ALL, without=question.text)
-        if before[fact.type] <= share
-        and (whole or fact.type not in IN_TIME)
-        and answers[fact.type, fact.answer] <= before[fact.type] / len(fact.candidates)
-    ]
-    facts.sort(key=lambda fact: before[fact.type])
-    for i, fact in enumerate(facts[: telling.more]):
+    for i, fact in enumerate(more):
         found.append(asked(fact, draw.sub("options", i), question.id, listed=telling.listed))
     texts = [
         ToldQuestion(_text(own, draw.sub("bare", i), telling.bare), own.answer, own.type)
         for i, own in enumerate(found)
-        if whole or own.type not in IN_TIME
     ]
     captions = {s: _segments(caption(scene, s), s, whole, frame) for s in SENSES if s in senses}
     return Told(captions, texts)

@@ -96,8 +96,9 @@ def caption_loss(
         shares.append(share[ids >= 0])
     if not sum(map(len, wanted)):
         return torch.zeros(())
-    whole = [torch.cat(x) for x in (said, wanted, shares)]
-    return _word_loss(model, whole[0], whole[1], captions.used, config, whole[2])
+    return _word_loss(
+        model, torch.cat(said), torch.cat(wanted), captions.used, config, torch.cat(shares)
+    )
 
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:
@@ -142,7 +143,9 @@ def alignment_loss(
         said.append(block.tokens[block.mask].float())
         wanted.append(ids[block.mask])
     used = torch.tensor(sorted({i for own in words.values() for i in own}))
-    return _word_loss(model, torch.cat(said), torch.cat(wanted), used, config)
+    rows = torch.cat(wanted)
+    whole = torch.ones(len(rows), device=rows.device)
+    return _word_loss(model, torch.cat(said), rows, used, config, whole)
 
 
 def _word_loss(
@@ -151,11 +154,10 @@ def _word_loss(
     wanted: Tensor,
     used: Tensor,
     config: AlignmentStageConfig,
-    shares: Tensor | None = None,
+    shares: Tensor,
 ) -> Tensor:
-    """tokens ``[N, D]`` that are to be the rows ``wanted`` [N] of the embedding matrix, each of
-    them, or of the share of it that is given ([N]); used: all rows that are ever wanted, in
-    order."""
+    """tokens ``[N, D]`` that are each to be the share ([N]) of a row (``wanted`` [N]) of the
+    embedding matrix; used: all rows that are ever wanted, in order."""
     rows = model.backbone.llm.get_input_embeddings().weight.detach()
     used = used.to(rows.device)
     others = torch.randint(len(rows), (config.random_rows,), device=rows.device)
@@ -164,7 +166,7 @@ def _word_loss(
     scale = table[: len(used)].square().sum(dim=1).mean()
     target = torch.searchsorted(used, wanted)
     logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
-    meant = table[target] if shares is None else table[target] * shares[:, None]
+    meant = table[target] * shares[:, None]
     squared = (tokens - meant).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
     return loss
