@@ -6,7 +6,9 @@ left, are at 2 i and 2 i + 1; a place with nothing to say holds the sense's own 
 nothing of one sense can be taken for nothing of another. All but the video's, whose tokens the
 fusion leaves alone, are said softly (in parentheses): senses share one block, the sum of what they
 say, and must not drown the one that speaks. What questions compare (which is nearest,
-how many are warm) is said outright: a small LLM looks words up, and compares numbers at chance.
+how many are warm) is said outright, and where it can be in the first token of the answer ("yes" if
+two things move the same way, "an" for "an object"): a small LLM looks words up, but compares
+numbers at chance, and is slow to learn that one word stands for another.
 """
 
 from __future__ import annotations
@@ -136,11 +138,11 @@ def _flow(scene: Scene) -> list[Said]:
             said[2 * i + 1] = "slow" if speed < _SLOW else "steady" if speed < _QUICK else "fast"
     ways = [said[place] for place in said if place % 2 == 0]
     if any(scene.camera.dart) or scene.camera.turn:
-        said[10] = "both" if ways else "camera"
-    elif ways:
-        said[10] = "object"
+        said[10] = "both" if ways else "the"  # camera
+    else:
+        said[10] = "an" if ways else "(nothing)"  # object
     if len(ways) == 2:
-        said[11] = "same" if ways[0] == ways[1] else "different"
+        said[11] = "yes" if ways[0] == ways[1] else "no"
     return [said]
 
 
@@ -161,10 +163,10 @@ def _depth(scene: Scene) -> list[Said]:
         said[2 * i] = word
     for i, word in enumerate(ranks(sizes, math.log(_LARGER), ("small", "medium", "large"))):
         said[2 * i + 1] = word
-    if 1 < len(things) < _SIX:
-        said[10] = "wide" if max(metres) - min(metres) > _GAP else "narrow"
-        if farthest := side(metres, _APART):
-            said[11] = farthest
+    if len(things) == 2:
+        said[10] = "yes" if max(metres) - min(metres) > _GAP else "no"
+    if farthest := side(metres, _APART):
+        said[11] = farthest
     return [said]
 
 
@@ -182,7 +184,7 @@ def _normal(scene: Scene) -> list[Said]:
     if len(tilts) == 3 and len(odd) == 1:
         said[10] = SIDES[tilts.index(odd[0])]
     if len(tilts) == 2:
-        said[11] = "same" if tilts[0] == tilts[1] else "different"
+        said[11] = "yes" if tilts[0] == tilts[1] else "no"
     return [said]
 
 
@@ -228,15 +230,15 @@ def _thermal(scene: Scene) -> list[Said]:
     said: Said = {}
     for i, degrees in enumerate(above):
         if degrees < _COLD:
-            said[2 * i] = "cold"
+            said[2 * i] = "colder"
         elif degrees > _WARM:
-            said[2 * i] = "warm"
-    warm = sum(word == "warm" for word in said.values())
+            said[2 * i] = "warmer"
+    warm = sum(word == "warmer" for word in said.values())
     for i, word in enumerate(ranks(above, _HOTTER, ("", "", "hottest"))):
         if word:
             said[2 * i + 1] = word
-    if len(things) < _SIX - 1 and scene.spots:
-        said[8] = "mark"
+    if len(things) < _SIX - 1:
+        said[8] = "yes" if scene.spots else "(no)"
     if len(things) < _SIX:
         if hottest := side(above, _HOTTER):
             said[10] = hottest

@@ -38,7 +38,7 @@ class Telling:
     listed: float = 0.05
     bare: float = 0.75
     crowds: tuple[float, ...] = (0.0, 0.15, 0.4, 0.9)
-    without_video: float = 0.1
+    without_video: float = 0.2
 
 
 def batches(seed: int, telling: Telling, *, split: str = "train") -> Iterator[list[Told]]:

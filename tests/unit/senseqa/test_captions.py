@@ -23,16 +23,16 @@ WORDS_OF = {
     "audio": {*VOICES, *NUMBERS[1:], "up", "down"},
     "flow": {
         *("left", "right", "up", "down", "slow", "steady", "fast"),
-        *("camera", "object", "both", "same", "different"),
+        *("the", "an", "both", "(nothing)", "yes", "no"),
     },
     "depth": {
-        *("near", "between", "far", "small", "medium", "large", "wide", "narrow"),
+        *("near", "between", "far", "small", "medium", "large", "yes", "no"),
         *SIDES,
     },
-    "normal": {*SIDES, "up", "down", "raised", "sunken", "same", "different"},
+    "normal": {*SIDES, "up", "down", "raised", "sunken", "yes", "no"},
     "point": {"left", "right", "behind", "front", *NUMBERS[1:4], "wooden", *FURNITURE, *COLOURS},
     "touch": {*TEXTURES, "up", "across"},
-    "thermal": {"cold", "warm", "hottest", "mark", *SIDES, *NUMBERS[1:]},
+    "thermal": {"colder", "warmer", "hottest", "yes", "(no)", *SIDES, *NUMBERS[1:]},
 }
 
 
@@ -151,18 +151,18 @@ def answered(group: Group, scene: Scene) -> str | None:
     if kind == "flow_direction":
         return said["flow"][at[0]]
     if kind == "flow_same":
-        return {"same": "yes", "different": "no"}[said["flow"][11]]
+        return said["flow"][11]
     if kind == "flow_fastest":
         return next(c for c, i in zip(colours, at, strict=True) if said["flow"][i + 1] == "fast")
     if kind == "flow_what":
-        what = {"camera": "the camera", "object": "an object", "both": "both"}
-        return what.get(said["flow"][10], "nothing")
+        what = {"the": "the camera", "an": "an object", "(nothing)": "nothing"}
+        return what.get(said["flow"][10], "both")
     if kind == "depth_nearer":
         return colours[telling(said["depth"], at, "near")]
     if kind == "depth_larger":
         return colours[telling(said["depth"], [i + 1 for i in at], "large")]
     if kind == "depth_gap":
-        return {"wide": "yes", "narrow": "no"}[said["depth"][10]]
+        return said["depth"][10]
     if kind == "depth_farthest":
         assert telling(said["depth"], [0, 2, 4], "far") == SIDES.index(said["depth"][11])
         return said["depth"][11]
@@ -187,11 +187,11 @@ def answered(group: Group, scene: Scene) -> str | None:
     if kind == "thermal_side":
         return said["thermal"][10]
     if kind == "thermal_taken":
-        return "yes" if said["thermal"][8] == "mark" else "no"
+        return said["thermal"][8].strip("()")
     if kind == "thermal_count":
         return said["thermal"][11]
     if kind == "thermal_against":
-        return "colder" if said["thermal"][at[0]] == "cold" else "warmer"
+        return said["thermal"][at[0]]
     return None
 
 
