@@ -2,6 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Times are not what these tests are about, and a busy machine may take any.
+settings.register_profile("open_crema", deadline=None, derandomize=True)
+settings.load_profile("open_crema")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

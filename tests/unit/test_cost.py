@@ -206,7 +206,7 @@ FUSION_SIZES = {  # of the LLM's width and the queries: of one sense, and shared
 }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     senses=st.lists(st.sampled_from([m.name for m in modality.BUILT_INS]), min_size=1, unique=True),
     rank=st.integers(1, 40),

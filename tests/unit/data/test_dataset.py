@@ -109,7 +109,7 @@ def test_a_batch_where_nobody_has_any_sense():
     assert (len(batch), dict(batch.senses)) == (2, {})
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=8),
     st.booleans(),

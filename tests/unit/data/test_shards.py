@@ -186,7 +186,7 @@ abouts = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(results(), abouts), min_size=1, max_size=4), st.data())
 def test_what_was_put_comes_back_loose_and_packed(items, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -55,7 +55,7 @@ def test_the_published_width_has_469_channels_a_coordinate():
     assert code[1407] == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(axes=st.integers(1, 4), width=st.integers(8, 200), count=st.integers(0, 5))
 def test_the_code_is_bounded_and_of_the_width_asked_for(axes, width, count):
     code = position_code(torch.arange(count * axes).reshape(count, axes), width)

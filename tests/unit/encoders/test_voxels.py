@@ -24,7 +24,7 @@ def plain_means(features, positions, voxel):
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.sampled_from([0.05, 0.1, 0.3, 2.0]), st.integers(0, 99))
 def test_voxel_means_are_those_of_a_plain_loop(count, voxel, seed):
     random = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def test_voxel_means_are_those_of_a_plain_loop(count, voxel, seed):
     assert voxels.tolist() == sorted(voxels.tolist())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 99))
 def test_the_order_of_the_points_does_not_matter(seed):
     random = np.random.default_rng(seed)

@@ -82,7 +82,7 @@ def test_log_mel_of_silence_is_the_offset():
     assert log_mel(torch.zeros(2, 400)) == pytest.approx(math.log(0.001), abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 16000 * 90),
     window=st.sampled_from([0.96, 1.0, 2.5, 5.0, 10.0]),

@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from named_features import ask, dataset
 from rich.console import Console
@@ -54,7 +54,6 @@ def stopped(rounds, threshold):
     return next((r for r in rounds if r.confidence > threshold), rounds[-1])
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(samples())
 def test_every_point_is_what_the_rule_gives(rounds):
     found = list(outcomes(rounds))
@@ -74,7 +73,6 @@ def test_every_point_is_what_the_rule_gives(rounds):
         assert point.interval == wilson(point.correct, point.n)
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(samples())
 def test_from_the_first_sense_to_all_of_them_at_a_rising_cost(rounds):
     found = [point for _, point in outcomes(rounds)]

@@ -241,7 +241,7 @@ def test_in_a_2_by_2_group_every_question_is_in_two_pairs(model):
     }
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=4

@@ -389,8 +389,6 @@ def scratch(tmp_path_factory):
 
 @settings(
     max_examples=250,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
@@ -412,7 +410,7 @@ def test_damage_never_escapes_as_another_error(scratch, data):
     os.unlink(path)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(suffix=st.sampled_from([*FILES, ".safetensors"]), content=st.binary(max_size=200))
 def test_any_bytes_at_all(tmp_path_factory, suffix, content):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"

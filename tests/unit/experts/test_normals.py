@@ -18,7 +18,7 @@ def made(scene, camera=WALK[0]):
     return normals_from_depth(depth[None], INTRINSICS)[0], truth, depth
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2), st.floats(0.5, 6))
 def test_a_plane_is_exact_everywhere(x, y, offset):
     found, truth, depth = made([Plane((x, y, 1), offset)], pose())

@@ -163,7 +163,7 @@ points = st.integers(1, 40).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(points)
 def test_a_cloud_comes_back(cloud):
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ maps = hnp.arrays(
 ) | hnp.arrays("u1", st.tuples(*[st.integers(1, 6)] * 3, st.just(3)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, maps)
 def test_maps_come_back(name, values):
     times = np.arange(len(values)) / 2.0

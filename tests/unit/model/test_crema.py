@@ -125,7 +125,7 @@ def items_of(presence, options=()) -> list[tiny.Item]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FUSIONS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(presence=presences)
 def test_llm_input_of_any_batch_is_each_samples_own(models, kind, name, presence):
     model, items = models[kind, name], items_of(presence)
@@ -142,7 +142,7 @@ def test_llm_input_of_any_batch_is_each_samples_own(models, kind, name, presence
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FUSIONS)
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @given(presence=presences)
 def test_a_sample_alone_is_its_row_in_any_batch(models, kind, name, presence):
     model, items = models[kind, name], items_of(presence, options=("red", "two dogs", "no"))

@@ -283,8 +283,6 @@ STEPS = st.lists(
 
 @settings(
     max_examples=5,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS)

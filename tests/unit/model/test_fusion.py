@@ -65,7 +65,7 @@ spans = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     samples=st.lists(st.tuples(spans, spans), min_size=1, max_size=3),
     how=st.sampled_from(["frames", "overlap", "mean", "repeat"]),

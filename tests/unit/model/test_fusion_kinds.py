@@ -156,7 +156,7 @@ presences = st.integers(1, 3).flatmap(
         {s: st.lists(st.booleans(), min_size=count, max_size=count) for s in ASSISTANTS}
     )
 )
-several = settings(max_examples=8, deadline=None, derandomize=True)
+several = settings(max_examples=8)
 
 
 @kinds

@@ -40,7 +40,7 @@ def same(a: dict, b: dict) -> bool:
 
 
 @kinds
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 @given(
     senses=st.lists(st.sampled_from([*SENSES, "depth"]), min_size=1, unique=True),
     placement=st.sampled_from(["append", "add"]),

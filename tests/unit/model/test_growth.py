@@ -66,7 +66,7 @@ fusions = pytest.mark.parametrize("fusion", FUSIONS, ids=["append", "add", "conc
 
 
 @fusions
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 @given(order=st.permutations(FOUR))
 def test_the_order_of_listing_senses_changes_no_bit(fusion, order):
     batch = batch_of([*PRESENCE, *WITHOUT_VIDEO])

@@ -13,7 +13,7 @@ from open_crema.model.prompt import assemble, pack
 BACKBONES = {kind: tiny.backbone(kind) for kind in ("decoder-only", "encoder-decoder")}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     rows=st.integers(0, 6).flatmap(
         lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1, max_size=4)

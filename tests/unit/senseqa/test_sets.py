@@ -37,7 +37,7 @@ def test_questions_are_those_that_were_published():
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEN, SEEDS, st.integers(1, 60), st.integers(1, 100))
 def test_a_larger_set_begins_with_the_smaller_one(split, seed, count, more):
     few, many = (questions(Spec(split, seed, n)) for n in (count, count + more))
@@ -45,7 +45,7 @@ def test_a_larger_set_begins_with_the_smaller_one(split, seed, count, more):
     assert many[:count] == few
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEN, SEEDS, st.sets(st.sampled_from(list(TYPES)), min_size=1, max_size=6))
 def test_other_types_change_no_group(split, seed, names):
     everything = groups(Spec(split, seed, 2 * ROUND))

@@ -306,7 +306,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(jsonl.FIELDS), json_values), st.booleans())
 def test_any_line_loads_or_is_a_data_error(write, fields, required):
     try:
@@ -319,7 +319,7 @@ def test_any_line_loads_or_is_a_data_error(write, fields, required):
     assert not (sample.options and sample.candidates)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60))
 def test_any_bytes_load_or_are_a_data_error(tmp_path, data):
     (tmp_path / "any.jsonl").write_bytes(data)
