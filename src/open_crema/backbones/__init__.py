@@ -145,10 +145,10 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
             f"model.llm {folder}: not a usable transformers folder: {reason}"
         ) from None
     family = EncoderDecoder if config.is_encoder_decoder else DecoderOnly
-    return family(llm, tokenizer, _fingerprint(folder))
+    return family(llm, tokenizer, fingerprint_of(folder))
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint_of(folder: Path) -> str:
     """Of the weight files' names, sizes, starts and ends: a full hash of billions of weights would
     take longer than loading them, and other weights differ there too."""
     digest = hashlib.sha256()

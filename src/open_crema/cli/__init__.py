@@ -12,6 +12,7 @@ from open_crema import __version__
 from open_crema.cli import (
     adapter,
     ask,
+    convert,
     data,
     doctor,
     extract,
@@ -36,6 +37,7 @@ COMMANDS = (
     ask,
     extract,
     adapter,
+    convert,
     modality,
     store,
     data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +104,13 @@ class DinoV2:
         )
 
 
-def prepare(images: npt.NDArray[np.uint8], resolution: int) -> Tensor:
-    """``uint8 [S, H, W, 3]`` RGB to ``float32 [S, 3, resolution, resolution]``, ImageNet scale."""
+def prepare(
+    images: npt.NDArray[np.uint8],
+    resolution: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """``uint8 [S, H, W, 3]`` RGB to ``float32 [S, 3, resolution, resolution]`` at that scale."""
     resized = []
     for image in images:  # one at a time: a batch of large frames in float would take gigabytes
         planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
@@ -113,9 +119,8 @@ def prepare(images: npt.NDArray[np.uint8], resolution: int) -> Tensor:
                 planes, (resolution, resolution), mode="bicubic", antialias=True
             ).clamp(0, 255)
         )
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return (torch.cat(resized) / 255 - mean) / std
+    middle = torch.tensor(mean).view(3, 1, 1)
+    return (torch.cat(resized) / 255 - middle) / torch.tensor(std).view(3, 1, 1)
 
 
 def _convert(raw: Path, out: Path) -> None:

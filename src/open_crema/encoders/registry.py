@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from open_crema import weights
@@ -58,6 +60,12 @@ def _dinov2(config: EncodersConfig) -> Encoder:
     return DinoV2(resolution=config.resolution)
 
 
+def _folder(name: str, config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.vision import VisionFolder
+
+    return VisionFolder(Path(name), resolution=config.resolution)
+
+
 def _yamnet(config: EncodersConfig) -> Encoder:
     from open_crema.encoders.yamnet import Yamnet
 
@@ -98,7 +106,14 @@ SPECS: dict[str, EncoderSpec] = {
 
 
 def spec(name: str) -> EncoderSpec:
-    """The encoder of that name. Raises ConfigError that names the nearest known one."""
+    """The encoder of that name, or a vision encoder's folder in the transformers layout.
+
+    Raises ConfigError that names the nearest known one, or the folder and what is wrong with it.
+    """
+    if name not in SPECS and Path(name).is_dir():
+        from open_crema.encoders import vision
+
+        return EncoderSpec(name, "vision", *vision.size_of(Path(name)), partial(_folder, name))
     if name not in SPECS:
         hint = did_you_mean(name, SPECS)
         raise ConfigError(f"unknown encoder {name!r}: {hint}known: {', '.join(SPECS)}")
@@ -111,8 +126,8 @@ def build(name: str, config: EncodersConfig) -> Encoder:
     if found.factory is None:
         others = [s.name for s in SPECS.values() if s.kind == found.kind and s.factory]
         raise ConfigError(
-            f"encoder {name!r}: its weights come from the hub and cannot be loaded by this "
-            f"version; its size is known for cost accounting. Use {', '.join(others)}"
+            f"encoder {name!r}: known for cost accounting; its weights come with `crema convert`, "
+            f"which says what to name instead. Use that folder, or {', '.join(others)}"
         )
     try:
         return found.factory(config)

@@ -195,7 +195,8 @@ def from_pretrained(
     qformer = read_qformer(folder / QFORMER, said)
     adapters = {s: read_adapter(place_of(folder, s), said.adapters[s], said) for s in said.adapters}
     backbone = backbone or backbones.load(said.config.llm, dropout=said.config.llm_dropout)
-    if backbone.fingerprint != said.base.llm:
+    # A converted checkpoint that held no LLM says none: then any of its width will do.
+    if said.base.llm and backbone.fingerprint != said.base.llm:
         raise WeightsError(
             f"{folder}: trained on the LLM {said.base.llm}, "
             f"not on {backbone.fingerprint}; load it with the one it was trained on"
