@@ -22,19 +22,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.config import ModelConfig, from_dict
+from open_crema.convert import keys
+from open_crema.convert.keys import SENSES as OURS
 from open_crema.data.sample import Batch, Sample, SenseBatch
 from open_crema.encoders.points import position_code
 from open_crema.model.crema import Crema
-
-OURS = {
-    "rgb": "video",
-    "flow": "flow",
-    "depth": "depth",
-    "norm": "normal",
-    "audio": "audio",
-    "pc": "point",
-}
-
 
 OPTIONAL_TEXTS = ("3D Model: ", "Audio: ")  # any other text that a file does not hold is a fault
 PREFIX_IDS = {"tok/pc_prefix_ids", "tok/audio_prefix_ids"}
@@ -162,53 +154,12 @@ def build_backbone(golden: Golden, weights: Mapping[str, Tensor]) -> EncoderDeco
     return EncoderDecoder(llm.eval(), GoldenTokenizer(golden))
 
 
-def names(model: Crema, modalities: list[str]) -> dict[str, str]:
-    """Our parameter name -> official name, for everything but the LLM and the fusion blocks."""
-    table: dict[str, str] = {}
-
-    def linear(ours: str, official: str) -> None:
-        for kind in ("weight", "bias"):
-            table[f"{ours}.{kind}"] = f"{official}.{kind}"
-
-    def attention(ours: str, official: str, *, wrapped: bool) -> None:
-        linear(f"{ours}.query", f"{official}.self.query" + (".w" if wrapped else ""))
-        linear(f"{ours}.value", f"{official}.self.value" + (".w" if wrapped else ""))
-        linear(f"{ours}.key", f"{official}.self.key")
-        linear(f"{ours}.out", f"{official}.output.dense")
-        linear(f"{ours}.norm", f"{official}.output.LayerNorm")
-
-    linear("qformer.norm", "Qformer.bert.embeddings.LayerNorm")
-    for i, layer in enumerate(model.qformer.layers):
-        ours, official = f"qformer.layers.{i}", f"Qformer.bert.encoder.layer.{i}"
-        attention(f"{ours}.attention", f"{official}.attention", wrapped=True)
-        if layer.cross is not None:
-            attention(f"{ours}.cross", f"{official}.crossattention", wrapped=False)
-        linear(f"{ours}.up", f"{official}.intermediate_query.dense")
-        linear(f"{ours}.down", f"{official}.output_query.dense")
-        linear(f"{ours}.norm", f"{official}.output_query.LayerNorm")
-    for m in modalities:
-        ours, adapter = f"adapters.{OURS[m]}", model.adapters[OURS[m]]
-        table[f"{ours}.queries"] = f"query_tokens_{m}"
-        linear(f"{ours}.projection", f"t5_proj_{m}")
-        if adapter.input_norm is not None:
-            linear(f"{ours}.input_norm", f"ln_{m}")
-        if adapter.input_projection is not None:
-            linear(f"{ours}.input_projection", f"projection_{m}")
-        for i in range(len(adapter.lora)):
-            for part in ("query", "value"):
-                for matrix in ("a", "b"):
-                    table[f"{ours}.lora.{i}.{part}.{matrix}"] = (
-                        f"Qformer.bert.encoder.layer.{i}.attention.self.{part}.w_{matrix}_{m}.weight"
-                    )
-    return table
-
-
 def to_ours(
     model: Crema, modalities: list[str], official: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Official tensors (weights or gradients; what is not there is left out) by our names."""
     found = {}
-    for ours, theirs in names(model, modalities).items():
+    for ours, theirs in keys.names(model, keys.modalities(modalities)).items():
         if theirs in official:
             found[ours] = official[theirs].reshape(model.get_parameter(ours).shape)
     if "fusion.0.weight" in official and model.fusion.bias is not None:

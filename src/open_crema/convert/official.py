@@ -17,7 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from open_crema import backbones
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.encoder_decoder import EncoderDecoder
-from open_crema.config import ModelConfig
+from open_crema.config import Config, ModelConfig
 from open_crema.convert import frozen, keys, sizes
 from open_crema.convert.keys import Modality
 from open_crema.convert.source import State, of_tensors, read_pth
@@ -139,7 +139,7 @@ def build(
         _write_frozen(live, vision, out, layout)
         if has_llm or layout.llm:
             model.backbone.fingerprint = backbones.fingerprint_of(Path(llm))
-        for file in save_pretrained(model, out / ".model").iterdir():
+        for file in save_pretrained(model, out / ".model", run=Config(model=config)).iterdir():
             file.rename(out / file.name)
         (out / ".model").rmdir()
         write_json(out / RECORD, record)
