@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from open_crema.media import Frames
 
 _BLIP2 = "blip_2_vision_model"
+EVA_G: dict[str, Any] = {  # of BLIP-2
+    "hidden_size": 1408,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 39,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
 
 
 class VisionFolder:
@@ -124,6 +132,19 @@ def size_of(folder: Path) -> tuple[int, int]:
     if not count:
         raise ConfigError(f"{folder}: holds no *.safetensors; pickled weights are not read")
     return width, count
+
+
+def config_of(folder: Path) -> Any:
+    """transformers' configuration of the folder's model. Raises ConfigError."""
+    from transformers import CONFIG_MAPPING, Blip2VisionConfig
+
+    said = _json(folder / "config.json")
+    kind = said.get("model_type")
+    if kind == _BLIP2:
+        return Blip2VisionConfig(**said)
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(f"{folder}: config.json names no model of transformers ({kind!r})")
+    return CONFIG_MAPPING[kind](**said)
 
 
 def _json(path: Path) -> dict[str, Any]:

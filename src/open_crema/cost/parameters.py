@@ -1,14 +1,11 @@
-"""What a configuration costs in parameters, trained and frozen, before anything is downloaded.
-
-The model is built on the meta device, where tensors have shapes but no memory, so that a model of
-billions is counted in a second on any machine. Frozen encoders are counted by their specifications.
-"""
+"""Parameters of a configuration; encoders are counted by their specifications."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from textwrap import shorten
@@ -137,7 +134,7 @@ def skeleton(config: ModelConfig) -> Crema:
     Raises ConfigError where an encoder or the LLM is unknown.
     """
     with torch.device("meta"):
-        return Crema(config, _backbone(config.llm))
+        return Crema(config, backbone_of(config.llm))
 
 
 class _NoText:
@@ -153,13 +150,27 @@ class _NoText:
         return ""
 
 
-def _backbone(name: str) -> Backbone:
-    """The LLM of that name or local folder, of which only the architecture is read."""
+def backbone_of(name: str, said: dict[str, Any] | None = None) -> Backbone:
+    """The LLM of that name or local folder on the meta device; only its architecture is read.
+
+    said: another architecture than its own. Raises ConfigError where it is not known, or cannot be
+    counted.
+    """
+    return _built(name, json.dumps(said or architecture(name), sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _built(name: str, said: str) -> Backbone:
+    """Billions of parameters take seconds to build even without memory: once will do."""
+    with torch.device("meta"):
+        return _build(name, json.loads(said))
+
+
+def _build(name: str, said: dict[str, Any]) -> Backbone:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    architecture = _architecture(name)
     try:
-        config = CONFIG_MAPPING[architecture["model_type"]].from_dict(architecture)
+        config = CONFIG_MAPPING[said["model_type"]].from_dict(said)
         if not config.is_encoder_decoder:
             return DecoderOnly(AutoModelForCausalLM.from_config(config), _NoText())
         llm = AutoModelForSeq2SeqLM.from_config(config)
@@ -171,13 +182,13 @@ def _backbone(name: str) -> Backbone:
     # transformers 5 ties T5's head to its embeddings whatever the configuration says, until
     # weights that differ are loaded; Flan-T5's differ.
     head = llm.get_output_embeddings()
-    apart = False in (architecture.get(k) for k in ("tie_word_embeddings", "scale_decoder_outputs"))
+    apart = False in (said.get(k) for k in ("tie_word_embeddings", "scale_decoder_outputs"))
     if apart and head.weight is llm.get_input_embeddings().weight:
         head.weight = nn.Parameter(torch.empty_like(head.weight))
     return EncoderDecoder(llm, _NoText())
 
 
-def _architecture(name: str) -> dict[str, Any]:
+def architecture(name: str) -> dict[str, Any]:
     """What a transformers config.json holds."""
     if Path(name).is_dir() and name not in BACKBONES:
         path = Path(name) / "config.json"
@@ -311,8 +322,3 @@ def table(cost: Cost) -> Table:
     line(cost.llm, cost.llm_parameters)
     line("frozen", cost.frozen, "bold")
     return result
-
-
-def main_table(config: Config) -> Table:
-    """What ``crema cost`` prints for a run's configuration."""
-    return table(of_run(config))
