@@ -68,10 +68,16 @@ def write_json(path: Path, data: Mapping[str, Any] | Sequence[Any]) -> None:
         os.fsync(file.fileno())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Writes tensors and waits until they are on the disk. Raises WeightsError or OSError."""
     try:
-        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
+        save_file(
+            {n: t.detach().cpu().contiguous() for n, t in tensors.items()},
+            path,
+            metadata=metadata,
+        )
     except SafetensorError as error:
         raise unwritable(path, error) from None
     flush(path)

@@ -96,7 +96,7 @@ def _renamed(state: State, table: Sequence[tuple[str, str]]) -> State:
         else:
             found[new] = entry
     own = frozen.eva_from_transformers(vision) if vision else {}
-    return found | {f"visual_encoder.{name}": entry for name, entry in own.items()}
+    return found | {f"{frozen.VIT}{name}": entry for name, entry in own.items()}
 
 
 def _copies(state: State, order: Sequence[keys.Modality], rank: int) -> State:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from open_crema.convert import sizes
 from open_crema.convert.source import Entry, State, read_folder
 from open_crema.encoders.vision import CLIP_MEAN, CLIP_STD
 from open_crema.errors import WeightsError
-from open_crema.storage import write_json
+from open_crema.storage import write_json, write_tensors
 
+T5, VIT, SOUND = "t5_model.", "visual_encoder.", "audio_encoder.model."
 LLM, EVA, BEATS = "llm", "encoders/eva-vit-g", "encoders/beats-iter3"
 _SHARD = 2 * 2**30  # bytes: no more than this is in memory at once
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight
@@ -58,12 +58,10 @@ def without(state: State, prefix: str) -> State:
 
 def write_llm(state: State, folder: Path, tokenizer: Path | None) -> None:
     """A T5. tokenizer: a folder with the files of its tokenizer, which no checkpoint holds."""
-    if "shared.weight" not in state:
-        raise WeightsError("t5_model: no shared.weight; not a T5")
     shared = state["shared.weight"].load()
     for name in _COPIES:
         if name in state and not torch.equal(state[name].load(), shared):
-            raise WeightsError(f"t5_model.{name} differs from t5_model.shared.weight: not a T5")
+            raise WeightsError(f"{T5}{name} differs from {T5}shared.weight: not a T5")
     own = {name: entry for name, entry in state.items() if name not in _COPIES}
     _write(own, folder, sizes.t5_config(own))
     if tokenizer is not None:
@@ -91,21 +89,86 @@ def write_beats(state: State, folder: Path) -> None:
     _write(state, folder, {"model_type": "beats"})
 
 
-def eva_to_transformers(state: State) -> State:
-    """By transformers' names: the biases of query and value, with zeros for the key's, are one.
+def faults(live: State, vision_heads: int | None) -> tuple[list[str], list[str]]:
+    """What of T5 and ViT does not fit, in words, and which of their keys are no part of them.
 
-    Raises WeightsError that lists what is no tensor of an EVA ViT, or is not there.
+    live: a checkpoint's tensors by the released code's names. BEATs' are taken as they are.
     """
+    wrong: list[str] = []
+    others = sorted(k for k in live if k.startswith("audio_encoder.") and not k.startswith(SOUND))
+    for prefix, expected in (
+        (T5, _t5_shapes(without(live, T5), wrong)),
+        (VIT, _vit_shapes(without(live, VIT), vision_heads, wrong)),
+    ):
+        state = without(live, prefix)
+        if not state or expected is None:
+            continue
+        wrong += [f"missing {prefix}{key}" for key in sorted({*expected} - {*state} - {*_COPIES})]
+        wrong += [
+            f"{prefix}{key} is {list(entry.shape)}, expected {list(expected[key])}"
+            for key, entry in sorted(state.items())
+            if key in expected and entry.shape != expected[key]
+        ]
+        others += [f"{prefix}{key}" for key in sorted({*state} - {*expected})]
+    return wrong, others
+
+
+_Shapes = dict[str, tuple[int, ...]]
+
+
+def _t5_shapes(state: State, wrong: list[str]) -> _Shapes | None:
+    """Of every tensor of the T5 that a checkpoint's keys say."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    if not state:
+        return None
+    try:
+        config = sizes.t5_config(state)
+        with torch.device("meta"):
+            llm = T5ForConditionalGeneration(T5Config(**config))
+    except KeyError as error:  # without it there is nothing to compare with
+        wrong.append(f"missing {T5}{error.args[0]}")
+        return None
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        wrong.append(f"{T5}* has the shapes of no T5 ({error})")
+        return None
+    found = {name: tuple(tensor.shape) for name, tensor in llm.state_dict().items()}
+    if config["tie_word_embeddings"]:
+        del found["lm_head.weight"]
+    return found
+
+
+def _vit_shapes(state: State, heads: int | None, wrong: list[str]) -> _Shapes | None:
+    from transformers import Blip2VisionConfig, Blip2VisionModel
+
+    if not state:
+        return None
+    layers = sum(name.endswith(".attn.qkv.weight") for name in state)
+    measured = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
+    table = _eva_names(layers)
+    if lacking := [name for name in measured if name not in state]:
+        wrong.extend(f"missing {VIT}{name}" for name in lacking)
+        return None
+    known = {new: state[old] for old, new in table.items() if old in state}
+    try:
+        with torch.device("meta"):
+            vit = Blip2VisionModel(Blip2VisionConfig(**sizes.vision_config(known, heads)))
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        wrong.append(f"{VIT}* has the shapes of no EVA ViT, or --vision-heads is wrong ({error})")
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in vit.state_dict().items()}
+    found = {old: shapes[new] for old, new in table.items()}
+    width = found["cls_token"][-1]
+    biases = [f"blocks.{i}.attn.{part}_bias" for i in range(layers) for part in "qv"]
+    return found | dict.fromkeys(biases, (width,))
+
+
+def eva_to_transformers(state: State) -> State:
+    """By transformers' names: the biases of query and value, with zeros for the key's, are one."""
     if not state:
         return {}
-    layers = len([name for name in state if name.endswith(".attn.qkv.weight")])
-    table = _eva_names(layers)
-    biases = {f"blocks.{i}.attn.{part}_bias" for i in range(layers) for part in "qv"}
-    if wrong := sorted({*state} ^ {*table, *biases}):
-        raise WeightsError(
-            f"visual_encoder: missing or not of an EVA ViT of {layers} layers: {', '.join(wrong)}"
-        )
-    found = {new: state[old] for old, new in table.items()}
+    layers = sum(name.endswith(".attn.qkv.weight") for name in state)
+    found = {new: state[old] for old, new in _eva_names(layers).items()}
     for i in range(layers):
         query, value = (state[f"blocks.{i}.attn.{part}_bias"] for part in "qv")
         whole = Entry((3 * query.shape[0],), partial(_joined, query, value))
@@ -114,10 +177,16 @@ def eva_to_transformers(state: State) -> State:
 
 
 def eva_from_transformers(state: State) -> State:
-    layers = len([name for name in state if name.endswith(".self_attn.qkv.weight")])
-    found = {old: state[new] for old, new in _eva_names(layers).items()}
-    for i in range(layers):
-        whole = state[f"encoder.layers.{i}.self_attn.qkv.bias"]
+    """By the released code's names; what has none keeps its own. The key's bias goes: it moves all
+    scores of a query alike, so attention is the same without it."""
+    layers = sum(name.endswith(".self_attn.qkv.weight") for name in state)
+    names = {new: old for old, new in _eva_names(layers).items()}
+    biases = [f"encoder.layers.{i}.self_attn.qkv.bias" for i in range(layers)]
+    found = {names.get(name, name): state[name] for name in state if name not in biases}
+    for i, name in enumerate(biases):
+        if name not in state:
+            continue
+        whole = state[name]
         width = whole.shape[0] // 3
         for part, start in (("q", 0), ("v", 2 * width)):
             own = Entry((width,), partial(_part, whole, start, width))
@@ -132,15 +201,15 @@ def read(model: Path, kept: list[str]) -> State:
     if (model / LLM).is_dir():
         own = read_folder(model / LLM)
         for name in _COPIES:
-            if f"t5_model.{name}" in kept:
+            if f"{T5}{name}" in kept:
                 own[name] = own["shared.weight"]
-        state |= {f"t5_model.{name}": entry for name, entry in own.items()}
+        state |= {f"{T5}{name}": entry for name, entry in own.items()}
     if (model / EVA).is_dir():
         own = eva_from_transformers(read_folder(model / EVA))
-        state |= {f"visual_encoder.{name}": entry for name, entry in own.items()}
+        state |= {f"{VIT}{name}": entry for name, entry in own.items()}
     if (model / BEATS).is_dir():
         own = read_folder(model / BEATS)
-        state |= {f"audio_encoder.model.{name}": entry for name, entry in own.items()}
+        state |= {f"{SOUND}{name}": entry for name, entry in own.items()}
     return state
 
 
@@ -157,7 +226,7 @@ def _write(state: State, folder: Path, config: dict[str, Any]) -> None:
             else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         )
         tensors = {name: state[name].load().contiguous().clone() for name in shard}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        write_tensors(folder / file, tensors, {"format": "pt"})
         places |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})

@@ -24,7 +24,7 @@ from open_crema.convert.source import State, of_tensors, read_pth
 from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, read_model, save_pretrained
-from open_crema.storage import flush, read_json, write_json
+from open_crema.storage import flush, read_json, unwritable, write_json
 
 RECORD = "official.json"  # what the checkpoint was like, beside the converted model
 _FUSION = "fusion.0"
@@ -104,12 +104,15 @@ def build(
     there and have not been trained."""
     dead = tuple(sorted(key for key in state if keys.is_dead(key, order)))
     live = {key: entry for key, entry in state.items() if key not in dead}
+    wrong, foreign = frozen.faults(live, layout.vision_heads)
+    wrong += [f"unexpected {key}" for key in foreign if not layout.allows(key)]
+    live = {key: entry for key, entry in live.items() if key not in foreign}
     own = {key: entry for key, entry in live.items() if not key.startswith(keys.FROZEN)}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists already; choose another folder")
     # Everything is checked before anything is written.
     width = sizes.llm_width(own, order, where)
-    encoders = _encoders(live, out, layout)
+    encoders = _encoders({} if wrong else live, out, layout)
     config = sizes.model_config(
         own,
         order,
@@ -118,14 +121,15 @@ def build(
         heads=layout.heads,
         placement=layout.placement,
     )
-    has_llm = any(key.startswith("t5_model.") for key in live)
+    has_llm = any(key.startswith(frozen.T5) for key in live)
     llm = str((out / frozen.LLM).resolve()) if has_llm else layout.llm or _named(width)
     config = replace(config, llm=llm)
     torch.manual_seed(0)  # of what may be missing
     memory = config.qformer.encoder_width
     model = Crema(config, stand_in(width), sizes.encoder_widths(own, order, memory))
-    missing, unexpected = _fill(model, own, order, where, layout)
-    vision = frozen.eva_to_transformers(frozen.without(live, "visual_encoder."))
+    missing, unexpected = _fill(model, own, order, where, layout, wrong)
+    unexpected = (*unexpected, *foreign)
+    vision = frozen.eva_to_transformers(frozen.without(live, frozen.VIT))
     for sense in model.senses:
         model.adapter(sense).fresh.fill_(sense in fresh)
     record = {
@@ -143,10 +147,13 @@ def build(
             file.rename(out / file.name)
         (out / ".model").rmdir()
         write_json(out / RECORD, record)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)  # it was not there, or empty
+        if isinstance(error, OSError):
+            raise unwritable(out, error) from None
         raise
-    return Report(out, len(live) - len(unexpected), dead, missing, unexpected)
+    converted = len(live) - len(unexpected) + len(foreign)
+    return Report(out, converted, dead, missing, unexpected)
 
 
 def to_official(model: str | Path, out: str | Path) -> Report:
@@ -160,12 +167,16 @@ def to_official(model: str | Path, out: str | Path) -> Report:
         raise ConfigError(f"{out}: is a folder; name a file, as in model.pth")
     state, dropped = official_state(model)
     tensors = {key: entry.load().contiguous() for key, entry in state.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": tensors}, part)
         flush(part)
         part.replace(out)
+    except OSError as error:
+        raise unwritable(out, error) from None
+    except RuntimeError as error:  # torch's writer tells what became of the disk, and no number
+        raise WeightsError(f"{out}: cannot be written, is the disk full? ({error})") from None
     finally:
         part.unlink(missing_ok=True)
     return Report(out, len(tensors), dropped)
@@ -246,11 +257,16 @@ def _fused(model: Crema, order: Sequence[Modality]) -> dict[str, Tensor]:
 
 
 def _fill(
-    model: Crema, state: State, order: Sequence[Modality], where: object, layout: Layout
+    model: Crema,
+    state: State,
+    order: Sequence[Modality],
+    where: object,
+    layout: Layout,
+    frozen_wrong: Sequence[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Loads the tensors; returns the keys that are missing and unexpected, and allowed to be.
 
-    Raises WeightsError that lists all that are not.
+    Raises WeightsError that lists all that are not, with what is wrong of the frozen parts.
     """
     parameters = dict(model.named_parameters())
     table = keys.names(model, order)
@@ -273,6 +289,7 @@ def _fill(
         for key in odd
         if not layout.allows(key)
     ]
+    wrong += frozen_wrong
     if wrong:
         raise WeightsError(
             f"{where}: {len(wrong)} keys do not fit the modalities "
@@ -304,16 +321,16 @@ def _encoders(live: State, out: Path, layout: Layout) -> dict[str, Any]:
         "audio_max_windows": 2,
         "max_points": 5000,
     }
-    if "visual_encoder.pos_embed" in live:
-        state = frozen.eva_to_transformers(frozen.without(live, "visual_encoder."))
+    if f"{frozen.VIT}pos_embed" in live:
+        state = frozen.eva_to_transformers(frozen.without(live, frozen.VIT))
         found["vision"] = str((out / frozen.EVA).resolve())
         found["resolution"] = sizes.vision_config(state, layout.vision_heads)["image_size"]
     return found
 
 
 def _write_frozen(live: State, vision: State, out: Path, layout: Layout) -> None:
-    llm = frozen.without(live, "t5_model.")
-    beats = frozen.without(live, "audio_encoder.model.")
+    llm = frozen.without(live, frozen.T5)
+    beats = frozen.without(live, frozen.SOUND)
     if llm:
         frozen.write_llm(llm, out / frozen.LLM, layout.tokenizer)
     if vision:

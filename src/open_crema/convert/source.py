@@ -64,27 +64,29 @@ def read_pth(path: Path) -> State:
 def read_folder(folder: Path) -> State:
     """A folder in the transformers layout: ``*.safetensors`` or ``pytorch_model*.bin``, whole or in
     shards. Raises WeightsError, naming the file."""
-    index = folder / "model.safetensors.index.json"
-    files = sorted(folder.glob("*.safetensors"))
-    if index.exists():
-        try:
-            named = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError) as error:
-            raise WeightsError(f"{index}: cannot be read ({error})") from None
-        if absent := [name for name in named if not (folder / name).is_file()]:
-            raise WeightsError(f"{folder}: incomplete: {', '.join(absent)} of {index.name} missing")
-        files = [folder / name for name in named]
     state: State = {}
-    for file in files:
+    for file in _files(folder, "model.safetensors.index.json", "*.safetensors"):
         state.update(_safetensors(file))
-    if not files:
-        for file in sorted(folder.glob("pytorch_model*.bin")):
+    if not state:
+        for file in _files(folder, "pytorch_model.bin.index.json", "pytorch_model*.bin"):
             state.update(read_pth(file))
     if not state:
         raise WeightsError(f"{folder}: holds neither *.safetensors nor pytorch_model*.bin")
     return state
+
+
+def _files(folder: Path, name: str, pattern: str) -> list[Path]:
+    """Those that an index names, or all of the pattern where there is none."""
+    index = folder / name
+    if not index.exists():
+        return sorted(folder.glob(pattern))
+    try:
+        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{index}: cannot be read ({error})") from None
+    if absent := [file for file in named if not (folder / file).is_file()]:
+        raise WeightsError(f"{folder}: incomplete: {', '.join(absent)} of {index.name} missing")
+    return [folder / file for file in named]
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Entry]]:

@@ -160,6 +160,37 @@ def test_what_is_wrong_is_said(folder, tmp_path):
     (place / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match="incomplete"):
         convert.from_blip2(place, tmp_path / "m")
+    (place / "model.safetensors.index.json").unlink()
+    bins = {"weight_map": {"query_tokens": "pytorch_model-00001-of-00002.bin"}}
+    (place / "pytorch_model.bin.index.json").write_text(json.dumps(bins))
+    with pytest.raises(WeightsError, match=r"incomplete: pytorch_model-00001-of-00002\.bin"):
+        convert.from_blip2(place, tmp_path / "m")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no query_tokens"):
         convert.from_blip2(tmp_path / "other.pth", tmp_path / "m")
+
+
+def test_bin_shards_and_what_of_the_vit_is_wrong(blip2, folder, tmp_path):
+    """Of transformers' older files; no key of the ViT is lost in silence."""
+    place = tmp_path / "bins"
+    place.mkdir()
+    (place / "config.json").write_text((folder / "config.json").read_text())
+    state = blip2.state_dict()
+    names = sorted(state)
+    for i, part in enumerate((names[::2], names[1::2])):
+        torch.save({n: state[n] for n in part}, place / f"pytorch_model-0000{i + 1}-of-00002.bin")
+    convert.from_blip2(place, tmp_path / "a", rank=4)
+    convert.from_blip2(folder, tmp_path / "b", rank=4)
+    first, second = (read_model(tmp_path / name) for name in "ab")
+    assert first.adapters["video"].fingerprint == second.adapters["video"].fingerprint
+    assert first.base == second.base
+    del state["vision_model.encoder.layers.1.mlp.fc2.bias"]
+    state["vision_model.encoder.layers.1.gamma"] = torch.zeros(3)
+    torch.save(state, tmp_path / "wrong.bin")
+    for file in place.glob("*.bin"):
+        file.unlink()
+    (tmp_path / "wrong.bin").rename(place / "pytorch_model.bin")
+    with pytest.raises(WeightsError) as error:
+        convert.from_blip2(place, tmp_path / "m", rank=4)
+    assert "missing visual_encoder.blocks.1.mlp.fc2.bias" in str(error.value)
+    assert "unexpected visual_encoder.encoder.layers.1.gamma" in str(error.value)

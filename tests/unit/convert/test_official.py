@@ -1,12 +1,14 @@
 """The released layout in and out, on random tensors under its names."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import T5ForConditionalGeneration
 
+import faults
 from open_crema import backbones, convert
 from open_crema.convert.official import Layout
 from open_crema.errors import ConfigError, WeightsError
@@ -199,6 +201,82 @@ def test_what_does_not_fit_is_all_listed_and_may_be_allowed(saved, tmp_path):
     report = convert.from_official(path, tmp_path / "model", ORDER, layout=layout)
     assert report.missing == ("ln_depth.bias", "t5_proj_norm.bias")
     assert report.unexpected == ("query_tokens_touch",)
+
+
+def test_frozen_parts_are_checked_as_well(saved, tmp_path):
+    found = {**tensors(), **eva()}
+    for gone in ("t5_model.encoder.final_layer_norm.weight", "visual_encoder.blocks.1.norm2.bias"):
+        del found[gone]
+    found["t5_model.decoder.final_layer_norm.weight"] = torch.zeros(3)
+    found["visual_encoder.pos_embed"] = torch.zeros(1, 18, 40)
+    found["visual_encoder.head.weight"] = torch.zeros(2)
+    found["audio_encoder.scale"] = torch.zeros(1)
+    del found["ln_depth.bias"]
+    path = saved(found)
+    with pytest.raises(WeightsError) as error:
+        convert.from_official(path, tmp_path / "model", ORDER, layout=LAYOUT)
+    for part in (
+        "7 keys",
+        "missing ln_depth.bias",
+        "missing t5_model.encoder.final_layer_norm.weight",
+        "missing visual_encoder.blocks.1.norm2.bias",
+        "t5_model.decoder.final_layer_norm.weight is [3], expected [20]",
+        "visual_encoder.pos_embed is [1, 18, 40], expected [1, 17, 40]",
+        "unexpected visual_encoder.head.weight",
+        "unexpected audio_encoder.scale",
+    ):
+        assert part in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_the_frozen_parts_do_not_know_may_be_allowed(saved, tmp_path):
+    extra = ("visual_encoder.head.weight", "t5_model.extra")
+    found = {**tensors(), **eva()}
+    path = saved({**found, **dict.fromkeys(extra, torch.zeros(2))})
+    layout = Layout(heads=2, vision_heads=2, allow=extra)
+    report = convert.from_official(path, tmp_path / "model", ORDER, layout=layout)
+    assert set(report.unexpected) == set(extra)
+    assert report.converted == len(live(found))
+    assert_same(back(tmp_path / "model", tmp_path), live(found))
+
+
+def test_without_what_measures_the_frozen_parts_they_are_named_too(saved, tmp_path):
+    found = {**tensors(), **eva()}
+    del found["t5_model.shared.weight"]
+    del found["visual_encoder.patch_embed.proj.weight"]
+    with pytest.raises(WeightsError) as error:
+        convert.from_official(saved(found), tmp_path / "model", ORDER, layout=LAYOUT)
+    assert "missing t5_model.shared.weight" in str(error.value)
+    assert "missing visual_encoder.patch_embed.proj.weight" in str(error.value)
+    layout = Layout(heads=2, vision_heads=3)
+    with pytest.raises(WeightsError, match="--vision-heads is wrong"):
+        convert.from_official(
+            saved({**tensors(), **eva()}), tmp_path / "model", ORDER, layout=layout
+        )
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(saved, tmp_path):
+    """At whichever of the things it does to files the disk is full."""
+    path = saved({**tensors(("rgb",), "concat"), **eva()})
+    convert.from_official(path, tmp_path / "whole", ("rgb",), layout=LAYOUT)
+
+    def there():
+        convert.from_official(path, tmp_path / "out/model", ("rgb",), layout=LAYOUT)
+
+    def back():
+        convert.to_official(tmp_path / "whole", tmp_path / "out/back.pth")
+
+    for work in (there, back):
+        code, at = 2, 0
+        while code == 2:
+            (tmp_path / "out").mkdir()
+            at += 1
+            code = faults.full_disk(work, at=at)
+            assert code in (0, 2), at
+            left = list((tmp_path / "out").iterdir())
+            assert code == 0 or not left, (at, left)
+            shutil.rmtree(tmp_path / "out")
+        assert at > 3
 
 
 def test_trained_tensors_alone_need_the_others(saved, tmp_path):
