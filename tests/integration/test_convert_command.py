@@ -13,9 +13,34 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import Blip2Config, Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
 from open_crema import cli
+from open_crema.experiment import load_run
 from open_crema.model.files import read_model
+from reference.weights import random_vit, random_weights
 
 SENSES = ("video", "depth", "normal")
+WORDS = ("yes", "no", "left", "right", "middle", "is", "the", "on", *string.punctuation)
+RELEASED = {
+    "num_query": 4,
+    "rank": 2,
+    "width": 32,
+    "qf": {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 9,
+    },
+    "t5": {
+        "vocab_size": 3 + len(WORDS),
+        "d_model": 20,
+        "d_kv": 5,
+        "d_ff": 24,
+        "num_layers": 1,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +51,7 @@ def place(tmp_path_factory):
     made = ("--n", "8", "--seed", "4", "--workers", "1", "--out", str(folder / "clips"))
     assert cli.main(["data", "make", "senseqa", *made, "--types", *types]) == 0
     words = {"<pad>": 0, "</s>": 1, "<unk>": 2}
-    known = ("yes", "no", "left", "right", "middle", "is", "the", "on", *string.punctuation)
-    words |= {word: 3 + i for i, word in enumerate(known)}
+    words |= {word: 3 + i for i, word in enumerate(WORDS)}
     core = Tokenizer(WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -94,6 +118,47 @@ def test_from_blip2_through_training_and_back(place, start, capsys):
     assert second.base == first.base
     for sense in SENSES:
         assert second.adapters[sense].fingerprint == first.adapters[sense].fingerprint
+
+
+def test_from_the_released_layout_through_training_and_back(place, capsys):
+    """A whole checkpoint under the released code's names, dead tensors and all."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        assert cli.main([str(a) for a in arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    order = ("rgb", "depth", "norm")
+    draw = torch.Generator().manual_seed(2)
+    state = random_weights(RELEASED, order, "espresso-concat", draw)
+    state |= random_vit(width=32, side=2)
+    torch.save({"model": state | {"rgb_gradsel_embed": torch.zeros(1, 9)}}, place / "released.pth")
+    start = place / "released"
+    sizes = ("--heads", 2, "--vision-heads", 2, "--tokenizer", place / "blip2")
+    run("convert", "official", place / "released.pth", start, "--order", ",".join(order), *sizes)
+    data = place / "clips/questions.jsonl"
+    run(
+        *("train", start / "run.yaml", f"train.init={start}", f"data.train={data}"),
+        *(f"data.test={data}", f"data.store={place / 'store'}", "data.store_frames=2"),
+        *("data.frames=2", "train.epochs=1", "train.batch_size=4", "train.exit.enabled=true"),
+        *("model.loading.dtype=bf16", f"out={place / 'run2'}"),
+    )
+    log = [json.loads(line) for line in (place / "run2/log.jsonl").read_text().splitlines()]
+    (epoch,) = [line for line in log if line["kind"] == "epoch"]
+    assert epoch["exited"] == {}  # there is no earlier one to compare with
+    model = place / "run2/model"
+    assert json.loads(run("eval", model, "--json"))["expected"] == 8
+    assert load_run(model)[0].model.loading.dtype == "bf16"
+    run("convert", "to-official", model, place / "trained.pth")
+    back = torch.load(place / "trained.pth", weights_only=True)["model"]
+    left = ("t5_model.", "visual_encoder.", "Qformer.bert.embeddings.position_ids")
+    assert set(back) == {k for k in state if not k.startswith(left)}
+    moved = {k for k, tensor in back.items() if not torch.equal(tensor, state[k])}
+    trained = ("query_tokens_", "t5_proj_", "ln_", "fusion.")
+    assert moved
+    assert all(k.startswith(trained) or ".w_" in k for k in moved)
+    for one in order:
+        assert {f"query_tokens_{one}", f"t5_proj_{one}.weight"} <= moved
 
 
 def test_what_was_dropped_and_allowed_is_printed(place, start, tmp_path, capsys):

@@ -100,3 +100,32 @@ def _draw_llm(draw: Draw, t5: Mapping[str, Any]) -> None:
             draw.normal(name, like.shape, 0.08, mean=0.2)
         else:
             draw.normal(name, like.shape, 0.25 if like.shape[0] == t5["vocab_size"] else 0.16)
+
+
+def random_vit(*, width: int, layers: int = 2, side: int = 4) -> dict[str, Tensor]:
+    """An EVA ViT of 14 x 14 patches by the published class's names; side: patches in a row."""
+    draw = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw) / 3
+
+    found = {
+        "cls_token": normal(1, 1, width),
+        "pos_embed": normal(1, side * side + 1, width),
+        "patch_embed.proj.weight": normal(width, 3, 14, 14),
+        "patch_embed.proj.bias": normal(width),
+    }
+    for i in range(layers):
+        for name, shape in {
+            "norm1": (width,),
+            "norm2": (width,),
+            "attn.proj": (width, width),
+            "mlp.fc1": (60, width),
+            "mlp.fc2": (width, 60),
+        }.items():
+            found[f"blocks.{i}.{name}.weight"] = normal(*shape)
+            found[f"blocks.{i}.{name}.bias"] = normal(shape[0])
+        found[f"blocks.{i}.attn.qkv.weight"] = normal(3 * width, width)
+        found[f"blocks.{i}.attn.q_bias"] = normal(width)
+        found[f"blocks.{i}.attn.v_bias"] = normal(width)
+    return {f"visual_encoder.{name}": tensor for name, tensor in found.items()}

@@ -13,7 +13,7 @@ from open_crema import backbones, convert
 from open_crema.convert.official import Layout
 from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.files import read_model
-from reference.weights import random_weights
+from reference.weights import random_vit, random_weights
 
 SIZE = {
     "num_query": 6,
@@ -49,34 +49,6 @@ DEAD = {
     "ln_pc.weight": torch.ones(40),
     "ln_pc.bias": torch.zeros(40),
 }
-
-
-def eva(layers=2, width=40):
-    draw = torch.Generator().manual_seed(5)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=draw)
-
-    found = {
-        "cls_token": normal(1, 1, width),
-        "pos_embed": normal(1, 17, width),
-        "patch_embed.proj.weight": normal(width, 3, 14, 14),
-        "patch_embed.proj.bias": normal(width),
-    }
-    for i in range(layers):
-        for name, shape in {
-            "norm1": (width,),
-            "norm2": (width,),
-            "attn.proj": (width, width),
-            "mlp.fc1": (60, width),
-            "mlp.fc2": (width, 60),
-        }.items():
-            found[f"blocks.{i}.{name}.weight"] = normal(*shape)
-            found[f"blocks.{i}.{name}.bias"] = normal(shape[0])
-        found[f"blocks.{i}.attn.qkv.weight"] = normal(3 * width, width)
-        found[f"blocks.{i}.attn.q_bias"] = normal(width)
-        found[f"blocks.{i}.attn.v_bias"] = normal(width)
-    return {f"visual_encoder.{name}": tensor for name, tensor in found.items()}
 
 
 def tensors(order=ORDER, task="espresso-concat", seed=0, **more):
@@ -129,7 +101,7 @@ CASES = {
 
 @pytest.mark.parametrize(("order", "task"), CASES.values(), ids=CASES)
 def test_there_and_back_is_bit_exact_on_every_live_tensor(order, task, saved, tmp_path):
-    found = {**tensors(order, task), **eva()}
+    found = {**tensors(order, task), **random_vit(width=40)}
     report = convert.from_official(saved(found), tmp_path / "model", order, layout=LAYOUT)
     assert set(report.dropped) == set(found) - set(live(found))
     assert report.converted == len(live(found))
@@ -204,7 +176,7 @@ def test_what_does_not_fit_is_all_listed_and_may_be_allowed(saved, tmp_path):
 
 
 def test_frozen_parts_are_checked_as_well(saved, tmp_path):
-    found = {**tensors(), **eva()}
+    found = {**tensors(), **random_vit(width=40)}
     for gone in ("t5_model.encoder.final_layer_norm.weight", "visual_encoder.blocks.1.norm2.bias"):
         del found[gone]
     found["t5_model.decoder.final_layer_norm.weight"] = torch.zeros(3)
@@ -231,7 +203,7 @@ def test_frozen_parts_are_checked_as_well(saved, tmp_path):
 
 def test_what_the_frozen_parts_do_not_know_may_be_allowed(saved, tmp_path):
     extra = ("visual_encoder.head.weight", "t5_model.extra")
-    found = {**tensors(), **eva()}
+    found = {**tensors(), **random_vit(width=40)}
     path = saved({**found, **dict.fromkeys(extra, torch.zeros(2))})
     layout = Layout(heads=2, vision_heads=2, allow=extra)
     report = convert.from_official(path, tmp_path / "model", ORDER, layout=layout)
@@ -241,7 +213,7 @@ def test_what_the_frozen_parts_do_not_know_may_be_allowed(saved, tmp_path):
 
 
 def test_without_what_measures_the_frozen_parts_they_are_named_too(saved, tmp_path):
-    found = {**tensors(), **eva()}
+    found = {**tensors(), **random_vit(width=40)}
     del found["t5_model.shared.weight"]
     del found["visual_encoder.patch_embed.proj.weight"]
     with pytest.raises(WeightsError) as error:
@@ -251,13 +223,13 @@ def test_without_what_measures_the_frozen_parts_they_are_named_too(saved, tmp_pa
     layout = Layout(heads=2, vision_heads=3)
     with pytest.raises(WeightsError, match="--vision-heads is wrong"):
         convert.from_official(
-            saved({**tensors(), **eva()}), tmp_path / "model", ORDER, layout=layout
+            saved({**tensors(), **random_vit(width=40)}), tmp_path / "model", ORDER, layout=layout
         )
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(saved, tmp_path):
     """At whichever of the things it does to files the disk is full."""
-    path = saved({**tensors(("rgb",), "concat"), **eva()})
+    path = saved({**tensors(("rgb",), "concat"), **random_vit(width=40)})
     convert.from_official(path, tmp_path / "whole", ("rgb",), layout=LAYOUT)
 
     def there():
