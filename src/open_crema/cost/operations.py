@@ -7,6 +7,7 @@ OpenCV's or the user's, and not counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,8 +31,8 @@ from open_crema.model.crema import Crema
 from open_crema.model.fusion_kinds import kind_of
 from open_crema.model.qformer import QFormer
 
-PATCH_RATE = 31 / 10  # YAMNet: steps a second, of two bands
-_YAMNET = 69_200_000 / 0.96  # of its layers, for a second of sound
+_YAMNET_PATCH = 0.96  # seconds; a patch gives 3 steps of 2 bands
+_YAMNET = 69_200_000  # of a patch, as its authors count
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def keys_of(sense: str, config: ModelConfig, tokens: Tokens) -> int:
     if kind == "point":
         return tokens.points
     if kind == "audio":
-        if encoders.audio == "beats-iter3":
+        if encoders.audio != "yamnet":
             return beats_keys(encoders.audio_window)
-        return max(round(encoders.audio_window * PATCH_RATE), 1) * 2
+        return math.ceil(round(encoders.audio_window / _YAMNET_PATCH, 6)) * 6
     if kind == "vision":
         side = encoders.resolution // 14 if encoders.vision == "dinov2-small" else _grid(encoders)
         return side**2 + 1
@@ -209,9 +210,10 @@ def _encoder(sense: str, config: EncodersConfig, tokens: Tokens) -> int | None:
     if kind == "vision":
         return tokens.frames * _picture(config.vision, config.resolution)
     if kind == "audio":
-        if config.audio == "beats-iter3":
+        if config.audio != "yamnet":
             return tokens.windows * beats_operations(beats_keys(config.audio_window))
-        return round(tokens.windows * config.audio_window * _YAMNET)
+        patches = math.ceil(round(config.audio_window / _YAMNET_PATCH, 6))
+        return tokens.windows * patches * _YAMNET
     if kind == "point":
         if registry.spec(config.point).uses_vision:
             return config.cloud_views * _picture(config.vision, config.resolution)

@@ -48,7 +48,7 @@ class VisionFolder:
         self.folder, self.resolution, self.batch = folder, resolution, batch
         self.name = str(folder)
         self.width, _ = size_of(folder)
-        said = _json(folder / "config.json")
+        said = read_json(folder / "config.json")
         patch = said.get("patch_size")
         if said.get("image_size") not in (None, resolution) and said["model_type"] != "dinov2":
             raise ConfigError(
@@ -60,7 +60,7 @@ class VisionFolder:
         if isinstance(patch, int):
             self.grid = (resolution // patch, resolution // patch)
         prepared = folder / "preprocessor_config.json"
-        scale = _json(prepared) if prepared.exists() else {}
+        scale = read_json(prepared) if prepared.exists() else {}
         self.mean = tuple(scale.get("image_mean") or IMAGENET_MEAN)
         self.std = tuple(scale.get("image_std") or IMAGENET_STD)
         scaled = f"{self.mean}/{self.std}"
@@ -72,7 +72,7 @@ class VisionFolder:
         from transformers import AutoModel, Blip2VisionConfig, Blip2VisionModel
 
         try:
-            if _json(self.folder / "config.json")["model_type"] != _BLIP2:
+            if read_json(self.folder / "config.json")["model_type"] != _BLIP2:
                 loaded: PreTrainedModel = weights.load_frozen(AutoModel, self.folder)
                 return loaded
             config = Blip2VisionConfig.from_pretrained(self.folder)
@@ -119,7 +119,7 @@ def size_of(folder: Path) -> tuple[int, int]:
 
     Raises ConfigError, naming the folder, where it is no vision model's.
     """
-    said = _json(folder / "config.json")
+    said = read_json(folder / "config.json")
     said = said.get("vision_config", said)
     width = said.get("hidden_size")
     if not isinstance(width, int):
@@ -138,7 +138,7 @@ def config_of(folder: Path) -> Any:
     """transformers' configuration of the folder's model. Raises ConfigError."""
     from transformers import CONFIG_MAPPING, Blip2VisionConfig
 
-    said = _json(folder / "config.json")
+    said = read_json(folder / "config.json")
     kind = said.get("model_type")
     if kind == _BLIP2:
         return Blip2VisionConfig(**said)
@@ -147,7 +147,7 @@ def config_of(folder: Path) -> Any:
     return CONFIG_MAPPING[kind](**said)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -92,7 +92,7 @@ def test_any_other_size_agrees_with_a_count_by_hand(rank, width, queries, tmp_pa
     found = cost.operations(chosen, tokens)
     assert found.qformer["video"] == by_hand(shape, rank, 64, 3, 65, 384)
     assert found.qformer["depth"] == found.qformer["video"]
-    assert found.qformer["audio"] == by_hand(shape, rank, 64, 2, 32, 1024)
+    assert found.qformer["audio"] == by_hand(shape, rank, 64, 2, 36, 1024)
     assert found.fusion == 2 * 3 * queries * 64 * 64
     assert found.prompt_tokens == 2 * 3 * (2 + queries) + 17
     expected = llama(3, 64, 96, 4, 2, 300, found.prompt_tokens, 4)
