@@ -52,6 +52,9 @@ class QFormerConfig:
     # "bert": normal, 0.02; "xavier": by fan-in and fan-out, sharper where queries meet keys and
     # flatter where a layer adds to what it was given: learns faster from scratch at small sizes.
     init: Literal["bert", "xavier"] = "bert"
+    # "each": every sense has one of its own, all of it trained, and no LoRA: the paper's baselines
+    # (BLIP-2, 3D-LLM). "shared": one frozen one and an adapter a sense, the paper's method.
+    own: Literal["shared", "each"] = "shared"
     # "grid": a fixed code of row and column is added to the features of pictures.
     positions: Literal["none", "grid"] = "none"
 

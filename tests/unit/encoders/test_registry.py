@@ -40,7 +40,7 @@ def test_an_unknown_encoder_names_the_nearest():
 
 @pytest.mark.parametrize(("name", "instead"), [("eva-vit-g", "dinov2"), ("beats-iter3", "yamnet")])
 def test_weights_that_this_version_cannot_load(name, instead):
-    with pytest.raises(ConfigError, match=rf"{name}.*come from the hub.*Use {instead}"):
+    with pytest.raises(ConfigError, match=rf"{name}.*come with `crema convert`.*Use {instead}"):
         registry.build(name, EncodersConfig())
 
 
@@ -55,7 +55,7 @@ def test_points_are_made_by_the_vision_encoder():
     assert isinstance(encoder, ScenePoints)
     assert (encoder.vision.grid, encoder.voxel) == ((4, 4), 0.2)
     assert encoder.vision.fingerprint in encoder.fingerprint
-    with pytest.raises(ConfigError, match=r"eva-vit-g.*come from the hub"):
+    with pytest.raises(ConfigError, match=r"eva-vit-g.*come with `crema convert`"):
         registry.build("points", EncodersConfig(vision="eva-vit-g"))
 
 
