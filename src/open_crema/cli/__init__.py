@@ -13,6 +13,7 @@ from open_crema.cli import (
     adapter,
     ask,
     convert,
+    cost,
     data,
     doctor,
     extract,
@@ -31,6 +32,7 @@ from open_crema.termination import Stopped
 COMMANDS = (
     quickstart,
     runs,
+    cost,
     tune,
     report,
     reproduce,

@@ -1,4 +1,4 @@
-"""crema train, eval, cost: what a configuration file says."""
+"""crema train, eval: what a configuration file says."""
 
 from __future__ import annotations
 
@@ -49,11 +49,6 @@ def add(commands: Any) -> None:
         "--json", action="store_true", help="print what is in the JSON files instead of tables"
     )
     overridable(score)
-
-    cost = command(commands, "cost", _cost, "Count trainable and frozen parameters by part.")
-    cost.add_argument("config", help="YAML file")
-    cost.add_argument("--json", action="store_true")
-    overridable(cost)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -119,13 +114,3 @@ def _eval_subsets(options: argparse.Namespace, config: Config, folder: Path, out
     if curve is not None:
         console.print(exit_curve.table(curve))
     print(f"written to {out}")
-
-
-def _cost(options: argparse.Namespace) -> None:
-    from open_crema import config, cost
-
-    loaded = config.load(options.config, options.overrides, overlays=options.overlay)
-    if options.json:
-        print(json.dumps(cost.to_dict(cost.of_run(loaded)), indent=2))
-    else:
-        Console().print(cost.main_table(loaded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -19,13 +20,15 @@ from open_crema.errors import ConfigError, did_you_mean
 from open_crema.model.crema import Crema
 
 
-def skeleton(config: ModelConfig) -> Crema:
+def skeleton(config: ModelConfig, *, own_llm: bool = False) -> Crema:
     """The whole model on the meta device: every module and shape, no values, no memory.
 
-    Raises ConfigError where an encoder or the LLM is unknown.
+    An LLM that is known by name is built once and shared by all skeletons; own_llm: another one, to
+    be changed. Raises ConfigError where an encoder or the LLM is unknown.
     """
+    shared = config.llm in ARCHITECTURES and not own_llm
     with torch.device("meta"):
-        return Crema(config, _backbone(config.llm))
+        return Crema(config, (_named if shared else _backbone)(config.llm))
 
 
 class _NoText:
@@ -56,6 +59,8 @@ def _backbone(name: str) -> Backbone:
             f"model.llm {name}: its config.json describes no language model that can be counted: "
             f"{type(error).__name__}: {shorten(str(error), 200)}"
         ) from None
+    if getattr(config, "decoder_start_token_id", None) is None:
+        llm.config.decoder_start_token_id = 0  # any: nothing is read
     # transformers 5 ties T5's head to its embeddings whatever the configuration says, until
     # weights that differ are loaded; Flan-T5's differ.
     head = llm.get_output_embeddings()
@@ -63,6 +68,9 @@ def _backbone(name: str) -> Backbone:
     if apart and head.weight is llm.get_input_embeddings().weight:
         head.weight = nn.Parameter(torch.empty_like(head.weight))
     return EncoderDecoder(llm, _NoText())
+
+
+_named = cache(_backbone)
 
 
 def _architecture(name: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def prompt_tokens(config: ModelConfig, work: Workload) -> int:
 def _reference_tokens(
     config: ModelConfig, work: Workload, senses: Sequence[str], merges: bool
 ) -> int:
-    """As the released code lays them out (REFERENCE of docs/differences.md, model.prompt.layout)."""
+    """As the released code lays them out (docs/differences.md, ``model.prompt.layout``)."""
     queries, label = config.qformer.queries, work.label
     video = "video" in senses
     pictures = [s for s in senses if modality.get(s).alignment == "frames"]

@@ -15,6 +15,7 @@ from open_crema.encoders import registry
 from open_crema.modality import get
 from open_crema.model import hub
 from open_crema.model.adapter import Adapter
+from open_crema.model.crema import Crema
 from open_crema.model.files import read_model
 
 
@@ -67,6 +68,10 @@ class Cost:
         return sense not in self.published
 
     @property
+    def total(self) -> int:
+        return self.trainable + self.frozen
+
+    @property
     def with_uncounted(self) -> dict[str, int]:
         """The trainable total after adding each of ``uncounted`` in turn: the published counts."""
         sums = accumulate(self.uncounted.values(), initial=self.trainable)
@@ -80,25 +85,30 @@ class Cost:
         return known + adapters + self.published_fusion + shared + self.llm_parameters
 
 
-def of_run(config: Config) -> Cost:
-    """The cost of a run. Raises what :func:`count` does, and WeightsError where train.scope=own
+def of_run(config: Config, model: Crema | None = None) -> Cost:
+    """The cost of a run; model: its skeleton, if it is there. Raises what :func:`count` does, and WeightsError where train.scope=own
     needs to know the senses of a train.init that is not there."""
     published: list[str] = []
     if config.train.scope == "own":
         said = read_model(hub.local(config.train.init or ""))
         published = [sense for sense, info in said.adapters.items() if not info.fresh]
-    return count(config.model, train_qformer=config.train.qformer != "frozen", published=published)
+    trained = config.train.qformer != "frozen"
+    return count(config.model, train_qformer=trained, published=published, model=model)
 
 
 def count(
-    config: ModelConfig, *, train_qformer: bool = False, published: Sequence[str] = ()
+    config: ModelConfig,
+    *,
+    train_qformer: bool = False,
+    published: Sequence[str] = (),
+    model: Crema | None = None,
 ) -> Cost:
     """The cost of a model; train_qformer: whether the Q-Former is trained too; published: senses
-    that are not trained, nor the fusion but for the blocks of the others.
+    that are not trained, nor the fusion but for the blocks of the others; model: its skeleton.
 
     Raises ConfigError where an encoder or the LLM is unknown.
     """
-    model = skeleton(config)
+    model = model or skeleton(config)
     published = tuple(sense for sense in model.senses if sense in published)
     blocks = [b for sense, b in model.fusion.blocks.items() if sense not in published]
     own = sum(block.numel() for block in blocks)
