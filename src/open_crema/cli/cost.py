@@ -71,7 +71,8 @@ def _given(options: argparse.Namespace) -> dict[str, int | None]:
 def _all_paper(options: argparse.Namespace) -> None:
     if options.overrides or options.overlay:
         raise ConfigError("--all-paper counts the paper's rows as they are: no overlay, no KEY=...")
-    from open_crema.cost import Workload, paper, table
+    from open_crema.cost import Workload, paper
+    from open_crema.cost.table import paper_table
 
     folder = paper.folder_of_configs(options.config)
     given = {k: v for k, v in _given(options).items() if v is not None}
@@ -80,4 +81,4 @@ def _all_paper(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([paper.to_row(row) for row in rows], indent=2))
     else:
-        Console().print(table.paper_table(rows))
+        Console().print(paper_table(rows))
