@@ -276,8 +276,13 @@ class TestAsking:
     def test_the_cost_of_it(self, crema, place):
         said = crema("cost", place / "run.yaml", "--json")
         assert said.code == 0
-        counted = json.loads(said.out)
+        (row,) = json.loads(said.out)
+        assert row["senses"] == list(SENSES)
+        assert row["total"] == row["trainable"] + row["frozen"]
+        assert row["macs"] == row["operations"]["total"]
+        counted = row["parameters"]
         assert set(counted["trainable"]["senses"]) == set(SENSES)
+        assert counted["trainable"]["total"] == row["trainable"]
         assert (
             counted["frozen"]["llm"]["parameters"]
             == weights.lookup("smollm2-135m-instruct-q4_1").parameters

@@ -13,7 +13,6 @@ from open_crema.cli import (
     adapter,
     ask,
     convert,
-    cost,
     data,
     doctor,
     extract,
@@ -32,7 +31,6 @@ from open_crema.termination import Stopped
 COMMANDS = (
     quickstart,
     runs,
-    cost,
     tune,
     report,
     reproduce,

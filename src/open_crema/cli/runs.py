@@ -1,4 +1,4 @@
-"""crema train, eval: what a configuration file says."""
+"""crema train, eval, cost: what a configuration file says."""
 
 from __future__ import annotations
 
@@ -49,6 +49,28 @@ def add(commands: Any) -> None:
         "--json", action="store_true", help="print what is in the JSON files instead of tables"
     )
     overridable(score)
+
+    cost = command(
+        commands,
+        "cost",
+        _cost,
+        "Count parameters, operations, memory and disk, without any weights.",
+    )
+    cost.add_argument("config", nargs="?", help="YAML file, or a model folder")
+    cost.add_argument(
+        "--all-paper", action="store_true", help="every published count, beside what it is here"
+    )
+    cost.add_argument("--json", action="store_true", help="a list of rows")
+    for name, text in (
+        ("frames", "default: data.frames"),
+        ("windows", "of sound; default: 2"),
+        ("points", "default: 5000"),
+        ("label-tokens", "of the text before each block; default: 4"),
+        ("text-tokens", "of question and instruction; default: 40"),
+        ("answer-tokens", "default: 3"),
+    ):
+        cost.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    overridable(cost)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -114,3 +136,46 @@ def _eval_subsets(options: argparse.Namespace, config: Config, folder: Path, out
     if curve is not None:
         console.print(exit_curve.table(curve))
     print(f"written to {out}")
+
+
+def _cost(options: argparse.Namespace) -> None:
+    from open_crema import cost
+
+    console = Console()
+    if options.all_paper:
+        rows = list(cost.paper_rows())
+        if options.json:
+            print(json.dumps([row.to_dict() for row in rows], indent=2))
+        else:
+            console.print(cost.paper_table(rows))
+        return
+    if options.config is None:
+        raise ConfigError("name a YAML file or a model folder, or give --all-paper")
+    loaded = _configuration(options)
+    given = {
+        "frames": options.frames or loaded.data.frames,
+        "windows": options.windows,
+        "points": options.points,
+        "label": options.label_tokens,
+        "text": options.text_tokens,
+        "answer": options.answer_tokens,
+    }
+    if wrong := [f"--{name}" for name, n in given.items() if n is not None and n < 1]:
+        raise ConfigError(f"{', '.join(wrong)}: give at least 1")
+    tokens = cost.Tokens(**{name: n for name, n in given.items() if n is not None})
+    if options.json:
+        print(json.dumps([cost.run_cost(loaded, tokens).row()], indent=2))
+    else:
+        console.print(cost.main_table(loaded, tokens))
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    """Of a YAML file, or of the run that made a model folder."""
+    from open_crema import config
+    from open_crema.model.files import run_of
+
+    if not Path(options.config).is_dir():
+        return config.load(options.config, options.overrides, overlays=options.overlay)
+    run = config.override(run_of(options.config), options.overrides)
+    # The model is here already, whatever it was trained from.
+    return replace(run, train=replace(run.train, scope="all", init=None))

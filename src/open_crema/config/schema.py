@@ -112,6 +112,9 @@ class EncodersConfig:
     resolution: Count = 112  # vision, pixels a side
     audio_window: Positive = 5.0  # seconds
     audio_max_windows: Count = 12
+    # BEATs: "whole" covers the track; "start" is the released code's, so many windows from its
+    # start, silent or not, of which none is masked.
+    audio_windows: Literal["whole", "start"] = "whole"
     max_points: Count = 5000
     voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
     cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at

@@ -302,8 +302,11 @@ def _encoders(live: State, out: Path, layout: Layout) -> dict[str, Any]:
         "resolution": 224,
         "audio_window": 5.12,
         "audio_max_windows": 2,
+        "audio_windows": "start",
         "max_points": 5000,
     }
+    if any(key.startswith("audio_encoder.model.") for key in live):
+        found["audio"] = str((out / frozen.BEATS).resolve())
     if "visual_encoder.pos_embed" in live:
         state = frozen.eva_to_transformers(frozen.without(live, "visual_encoder."))
         found["vision"] = str((out / frozen.EVA).resolve())

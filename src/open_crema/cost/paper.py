@@ -1,217 +1,204 @@
-"""Every row of the paper's tables that is a configuration here, beside what the paper prints."""
+"""``crema cost --all-paper``: every published count beside what the same model has here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from open_crema import config as configuration
-from open_crema.config import Config
-from open_crema.cost.memory import memory
-from open_crema.cost.meta import skeleton
-from open_crema.cost.operations import Operations, Workload, operations
-from open_crema.cost.parameters import Cost, of_run
-from open_crema.errors import ConfigError
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from open_crema.config import ModelConfig, from_dict
+from open_crema.cost.operations import Operations, operations
+from open_crema.cost.parameters import Cost, count
 from open_crema.evaluation import published
-from open_crema.evaluation.published import PublishedRow
+from open_crema.evaluation.published import GFLOPS, OURS, TOTAL, TRAINABLE, Row
 
-Verdict = Literal["match", "differs", "published values contradict each other"]
-MATCH: Verdict = "match"
-DIFFERS: Verdict = "differs"
-CONTRADICT: Verdict = "published values contradict each other"
-
-# The paper does not say how long its texts are: 10 to 40 tokens move the count of V by 4 %.
-_MACS_TOLERANCE = 0.03
-_MEMORY_TOLERANCE = 0.1
-
-
-@dataclass(frozen=True)
-class Judged:
-    """quantity: "trainable", "total", "macs" or "memory". ours, theirs: in parameters,
-    multiply-accumulates, bytes. reason: why they are not equal."""
-
-    quantity: str
-    ours: int
-    theirs: float
-    verdict: Verdict
-    reason: str = ""
+_BASELINES = ("BLIP-2", "3D-LLM")
+_FUSIONS = ("concat", "cross-attention", "linear", "mixture-of-experts", "self-gated")
+MATCH, DIFFERS, CONTRADICT = "match", "differs", "published values contradict each other"
+_SHORT = {MATCH: "match", DIFFERS: "differs", CONTRADICT: "contradict"}
+_SAME = 0.025  # of MACs: one in the last printed digit is 0.8 %, and the tokens are not printed
+_WHY_FLOPS = (
+    "what the paper adds for one more sense differs between its tables (0.91K, 2.82K, 1.09K, "
+    "1.43K), so no one way of counting gives them all; video alone agrees"
+)
+_WHY_38M = (
+    "38M only with 9.4M that the released code lists as trainable and never uses; Table 3 has 28M "
+    "for as many senses"
+)
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of a table: its configuration, what it costs here, and the paper's figures judged."""
+    """A published row and its counts here. verdicts: column -> (verdict, reason or "")."""
 
-    config: Config
-    published: PublishedRow
-    cost: Cost
+    row: Row
+    parameters: Cost
     operations: Operations
-    judged: tuple[Judged, ...]
+    trainable: int
+    verdicts: dict[str, tuple[str, str]]
 
     @property
-    def verdict(self) -> Verdict | None:
-        """The worst; None where the paper prints nothing that could be compared."""
-        found = {one.verdict for one in self.judged}
-        return next((v for v in (CONTRADICT, DIFFERS, MATCH) if v in found), None)
+    def name(self) -> str:
+        return f"Table {self.row.table}, {self.row.task}, {self.row.method} {self.row.letters}"
+
+    @property
+    def total(self) -> int:
+        return self.parameters.trainable + self.parameters.frozen
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "senses": list(self.row.senses),
+            "trainable": self.trainable,
+            "total": self.total,
+            "macs": self.operations.total,
+            "published": dict(self.row.values),
+            "verdicts": {
+                column: {"verdict": verdict, "reason": reason}
+                for column, (verdict, reason) in self.verdicts.items()
+            },
+        }
 
 
-def folder_of_configs(given: str | Path | None = None) -> Path:
-    """configs/paper: the given folder, or the one of this checkout, or of the working directory.
-
-    Raises ConfigError where it is in none of these places.
-    """
-    beside = Path(__file__).parents[3] / "configs" / "paper"
-    places = [Path(given)] if given else [Path("configs/paper"), beside]
-    for place in places:
-        if (place / "_full_size.yaml").is_file():
-            return place
-    raise ConfigError(
-        f"{places[0]}: no _full_size.yaml there; the paper's configurations are the repository's "
-        "configs/paper: name that folder, as in crema cost configs/paper --all-paper"
+def full_size(letters: str, *, rank: int = 64, kind: str | None = None) -> ModelConfig:
+    """The published model. kind: of the fusion; the counts imply none up to two senses, and the
+    self-gated one from three on."""
+    merged = kind or ("self-gated" if len(letters) > 2 else "concat")
+    config: ModelConfig = from_dict(
+        {
+            "senses": [published.LETTERS[letter] for letter in letters],
+            "llm": "flan-t5-xl",
+            "encoders": {
+                "vision": "eva-vit-g",
+                "audio": "beats-iter3",
+                "point": "points-3dllm",
+                "resolution": 224,
+                "audio_window": 5.12,
+                "audio_max_windows": 2,
+            },
+            "qformer": {
+                "layers": 12,
+                "width": 768,
+                "heads": 12,
+                "ffn": 3072,
+                "queries": 32,
+                "encoder_width": 1408,
+            },
+            "lora": {"rank": rank},
+            "fusion": {"kind": merged},
+            "prompt": {"layout": "reference"},
+        },
+        schema=ModelConfig,
     )
+    return config
 
 
-def paper_rows(folder: Path, work: Workload | None = None) -> Iterator[PaperRow]:
-    """In printed order. Prompts are counted in the released code's layout, under which the paper's
-    GFLOPs were."""
-    counted: dict[str, tuple[Config, Cost, Operations]] = {}
+def paper_rows() -> Iterator[PaperRow]:
+    """Every row that names parameters or operations and is CREMA or a baseline that we have."""
     for row in published.rows():
-        if row.config is None:
+        printed = [c for c in (TRAINABLE, TOTAL, GFLOPS) if c in row.values]
+        kind = row.method if row.method in _FUSIONS else None
+        ours = row.method.startswith((OURS, "video-only"))
+        whole = row.method in _BASELINES and TOTAL not in row.values
+        if not printed or not (ours or whole or kind):
             continue
-        if row.config not in counted:
-            counted[row.config] = _count(folder / f"{row.config}.yaml", work)
-        config, cost, done = counted[row.config]
-        judged = tuple(_judge(config, row, cost, done, work))
-        yield PaperRow(config, row, cost, done, judged)
+        rank = int(row.method.rpartition("-")[2]) if "rank" in row.method else 64
+        kind = "concat" if whole else kind
+        parameters, done = _counted(row.letters, rank, kind)
+        trainable = parameters.trainable
+        if whole:  # one Q-Former a sense, all of it trained, and no LoRA
+            lora = sum(own.lora for own in parameters.senses.values())
+            trainable += len(row.senses) * parameters.qformer - lora
+        verdicts = {c: _verdict(row, c, parameters, trainable, done) for c in printed}
+        yield PaperRow(row, parameters, done, trainable, verdicts)
 
 
-def _count(path: Path, work: Workload | None) -> tuple[Config, Cost, Operations]:
-    config = configuration.load(path)
-    model = config.model
-    prompt = replace(model.prompt, layout="reference")
-    config = replace(config, model=replace(model, prompt=prompt))
-    built = skeleton(config.model)
-    done = operations(config, built, work or Workload.of(config))
-    return config, of_run(config, built), done
+@cache
+def _counted(letters: str, rank: int, kind: str | None) -> tuple[Cost, Operations]:
+    config = full_size(letters, rank=rank, kind=kind)
+    return count(config), operations(config)
 
 
-def _judge(
-    config: Config, row: PublishedRow, cost: Cost, done: Operations, work: Workload | None
-) -> Iterator[Judged]:
-    if row.trainable:
-        verdict, reason = _trainable(row, cost)
-        yield Judged("trainable", cost.trainable, row.trainable.value, verdict, reason)
-    if row.total:
-        total = cost.total
-        same = row.total.says(total)
-        reason = "" if same else _TOTAL
-        yield Judged("total", total, row.total.value, MATCH if same else DIFFERS, reason)
-    if row.gflops:
-        theirs = row.gflops.value * 1e9
-        same = abs(done.total - theirs) <= _MACS_TOLERANCE * theirs
-        reason = "" if same else _why_macs(row, done)
-        yield Judged("macs", done.total, theirs, MATCH if same else CONTRADICT, reason)
-    if row.memory:
-        ours = memory(config, work or Workload.of(config)).total
-        same = abs(ours - row.memory.value) <= _MEMORY_TOLERANCE * row.memory.value
-        reason = "" if same else _MEMORY
-        yield Judged("memory", ours, row.memory.value, MATCH if same else DIFFERS, reason)
-
-
-_TOTAL = (
-    "4.1B is BLIP-2's own figure: with the Q-Former's text half (83M) and the ViT's last block "
-    "(25M), neither of which is used; the paper's other totals are as much above the parts in use"
-)
-_MEMORY = (
-    "an estimate of our step on features from the store; the paper's is not described beyond its "
-    "batch size, and includes frozen encoders"
-)
-
-
-def _trainable(row: PublishedRow, cost: Cost) -> tuple[Verdict, str]:
-    assert row.trainable is not None
-    if row.trainable.says(cost.trainable):
+def _verdict(
+    row: Row, column: str, cost: Cost, trainable: int, done: Operations
+) -> tuple[str, str]:
+    said = row.number(column)
+    assert said is not None
+    if column == GFLOPS:
+        if abs(done.total / 1e9 - said) <= _SAME * said:
+            return MATCH, ""
+        return CONTRADICT, _WHY_FLOPS
+    if column == TOTAL:
+        total = cost.trainable + cost.frozen
+        return (MATCH, "") if abs(total - said) <= 0.05e9 else _total()
+    if _as_printed(row.values[column], trainable):
         return MATCH, ""
-    # Table 18 cuts off where the norm of the points, which is never applied, decides the digit.
-    norm = cost.uncounted.get("norm of the point features", 0)
-    if row.trainable.says(cost.trainable + norm):
-        return MATCH, ""
-    dead = sum(cost.uncounted.values())
-    if row.trainable.says(cost.trainable + dead):
-        return CONTRADICT, (
-            f"only with {dead:,} parameters that the released code lists and never uses; Table 3 "
-            "prints 28M for as many senses, without them"
+    if row.method in _BASELINES:
+        return DIFFERS, (
+            "106.7M a fully trained Q-Former with its query tokens, norm and projection, not 108M"
         )
-    if row.table == 6:
-        return CONTRADICT, (
-            "the accuracy of 20 epochs is Table 1's of V,A,F (21M); 38M is V,A,F,D,N's"
-        )
+    with_dead = list(cost.with_uncounted.values())
+    if any(_as_printed(row.values[column], number) for number in with_dead):
+        return CONTRADICT, _WHY_38M
     return DIFFERS, ""
 
 
-def _why_macs(row: PublishedRow, done: Operations) -> str:
-    """What the published figures would need, and which others forbid it."""
-    if row.senses == ("video", "audio"):
-        return (
-            "would need about 6 windows of sound instead of 2; and one more sense (V,A,F) then "
-            "adds 0.03K to it, while V,F is printed 0.92K above V"
-        )
-    if row.senses == ("video", "point"):
-        return (
-            "would need about 25,000 points instead of 5,000; V,P,D,N would then need 20,000, "
-            "without its ViT passes"
-        )
-    if row.variant == "concat" or len(row.senses) < 3:
-        return (
-            "a further visual sense by concatenation is printed as +0.91K, +2.82K, +1.09K "
-            "(Table 3), +1.43K (Table 1), +1.90K (Table 2); counted it is +1.25K each"
-        )
-    visual = [s for s in done.encoders if s not in ("video", "audio", "point")]
-    extra = sum(done.encoders[s] or 0 for s in visual)
-    return (
-        f"{(done.total - extra) / 1e12:.2f}K without the ViT passes of {len(visual)} further "
-        "senses: so flat only without them; a further sense is printed as +0.13K (Table 3), "
-        "+0.015K (Table 1)"
+def _total() -> tuple[str, str]:
+    return DIFFERS, (
+        "encoders of the senses, Q-Former without its text half, LLM and what is trained; what the "
+        "paper counts is not said"
     )
 
 
-def summary(rows: Iterable[PaperRow]) -> Mapping[str, int]:
-    """How often each verdict was given, over all compared figures."""
-    found: dict[str, int] = {MATCH: 0, DIFFERS: 0, CONTRADICT: 0}
-    for row in rows:
-        for one in row.judged:
-            found[one.verdict] += 1
-    return found
+def _as_printed(text: str, number: int) -> bool:
+    """Whether a number is printed so, rounded or cut off."""
+    digits = text.rstrip("MB")
+    unit = 1e9 if text.endswith("B") else 1e6
+    places = len(digits.partition(".")[2])
+    scaled = number / unit
+    cut = int(scaled * 10**places) / 10**places
+    return float(digits) in (round(scaled, places), cut)
 
 
-def figures(row: PublishedRow) -> dict[str, Any]:
-    """What the paper prints, as plain data: parameters, multiply-accumulates, bytes."""
-    return {
-        "table": row.table,
-        "line": row.line,
-        "method": row.method,
-        "dataset": row.dataset,
-        "variant": row.variant,
-        "trainable": row.trainable and row.trainable.value,
-        "total": row.total and row.total.value,
-        "macs": row.gflops and row.gflops.value * 1e9,
-        "memory": row.memory and row.memory.value,
-    }
+def paper_table(rows: list[PaperRow]) -> Table:
+    result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    result.add_column("table and row", overflow="fold")
+    for head in ("parameters", "paper"):
+        result.add_column(head, justify="right", no_wrap=True)
+    result.add_column("", overflow="fold")
+    for head in ("GMACs", "paper"):
+        result.add_column(head, justify="right", no_wrap=True)
+    result.add_column("", overflow="fold")
+    reasons: dict[str, int] = {}
 
+    def shown(own: PaperRow, *columns: str) -> tuple[str, str]:
+        """What is printed and the verdict on it, of the first column that is there."""
+        for column in columns:
+            if column in own.verdicts:
+                verdict, reason = own.verdicts[column]
+                note = f" [{reasons.setdefault(reason, len(reasons) + 1)}]" if reason else ""
+                return own.row.values[column], _SHORT[verdict] + note
+        return "", ""
 
-def to_row(row: PaperRow) -> dict[str, Any]:
-    """Plain data for JSON."""
-    return {
-        "name": row.config.name,
-        "senses": list(row.config.model.senses),
-        "trainable": row.cost.trainable,
-        "frozen": row.cost.frozen,
-        "total": row.cost.total,
-        "macs": row.operations.total,
-        "operations": dict(row.operations.parts),
-        "published": figures(row.published),
-        "verdict": row.verdict,
-        "verdicts": {one.quantity: one.verdict for one in row.judged},
-        "reasons": {one.quantity: one.reason for one in row.judged if one.reason},
-    }
+    for own in rows:
+        counted = own.total if TOTAL in own.row.values else own.trainable
+        result.add_row(
+            f"{own.row.table} {own.row.task} {own.row.method} {own.row.letters}",
+            f"{counted:,}",
+            *shown(own, TRAINABLE, TOTAL),
+            f"{own.operations.total / 1e9:,.0f}",
+            *shown(own, GFLOPS),
+        )
+    result.caption = "\n".join(
+        [
+            "Parameters: trainable ones, of Table 5 all. GMACs: 10^9 multiply-accumulates of one "
+            "sample, what the paper calls GFLOPs.",
+            *(f"[{number}] {reason}" for reason, number in reasons.items()),
+        ]
+    )
+    result.caption_justify = "left"
+    return result

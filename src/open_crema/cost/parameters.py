@@ -1,17 +1,28 @@
-"""Parameters by part, trained and frozen; frozen encoders are counted by their specifications."""
+"""Parameters of a configuration; encoders are counted by their specifications."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 from torch import nn
 
+from open_crema.backbones import ARCHITECTURES, BACKBONES
+from open_crema.backbones.base import Backbone
+from open_crema.backbones.decoder_only import DecoderOnly
+from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.config import Config, EncodersConfig, ModelConfig
-from open_crema.cost.meta import skeleton
 from open_crema.encoders import registry
+from open_crema.errors import ConfigError, did_you_mean
 from open_crema.modality import get
 from open_crema.model import hub
 from open_crema.model.adapter import Adapter
@@ -68,10 +79,6 @@ class Cost:
         return sense not in self.published
 
     @property
-    def total(self) -> int:
-        return self.trainable + self.frozen
-
-    @property
     def with_uncounted(self) -> dict[str, int]:
         """The trainable total after adding each of ``uncounted`` in turn: the published counts."""
         sums = accumulate(self.uncounted.values(), initial=self.trainable)
@@ -85,30 +92,25 @@ class Cost:
         return known + adapters + self.published_fusion + shared + self.llm_parameters
 
 
-def of_run(config: Config, model: Crema | None = None) -> Cost:
-    """The cost of a run; model: its skeleton, if it is there. Raises what :func:`count` does, and WeightsError where train.scope=own
+def of_run(config: Config) -> Cost:
+    """The cost of a run. Raises what :func:`count` does, and WeightsError where train.scope=own
     needs to know the senses of a train.init that is not there."""
     published: list[str] = []
     if config.train.scope == "own":
         said = read_model(hub.local(config.train.init or ""))
         published = [sense for sense, info in said.adapters.items() if not info.fresh]
-    trained = config.train.qformer != "frozen"
-    return count(config.model, train_qformer=trained, published=published, model=model)
+    return count(config.model, train_qformer=config.train.qformer != "frozen", published=published)
 
 
 def count(
-    config: ModelConfig,
-    *,
-    train_qformer: bool = False,
-    published: Sequence[str] = (),
-    model: Crema | None = None,
+    config: ModelConfig, *, train_qformer: bool = False, published: Sequence[str] = ()
 ) -> Cost:
     """The cost of a model; train_qformer: whether the Q-Former is trained too; published: senses
-    that are not trained, nor the fusion but for the blocks of the others; model: its skeleton.
+    that are not trained, nor the fusion but for the blocks of the others.
 
     Raises ConfigError where an encoder or the LLM is unknown.
     """
-    model = model or skeleton(config)
+    model = skeleton(config)
     published = tuple(sense for sense in model.senses if sense in published)
     blocks = [b for sense, b in model.fusion.blocks.items() if sense not in published]
     own = sum(block.numel() for block in blocks)
@@ -124,6 +126,88 @@ def count(
         llm_parameters=_size(model.backbone),
         uncounted=_uncounted(config),
     )
+
+
+def skeleton(config: ModelConfig) -> Crema:
+    """The whole model on the meta device: every module and shape, no values, no memory.
+
+    Raises ConfigError where an encoder or the LLM is unknown.
+    """
+    with torch.device("meta"):
+        return Crema(config, backbone_of(config.llm))
+
+
+class _NoText:
+    """Stands in for a tokenizer where no text is read."""
+
+    pad_token_id: int | None = 0
+    eos_token_id: int = 0
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return []
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str:
+        return ""
+
+
+def backbone_of(name: str, said: dict[str, Any] | None = None) -> Backbone:
+    """The LLM of that name or local folder on the meta device; only its architecture is read.
+
+    said: another architecture than its own. Raises ConfigError where it is not known, or cannot be
+    counted.
+    """
+    return _built(name, json.dumps(said or architecture(name), sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _built(name: str, said: str) -> Backbone:
+    """Billions of parameters take seconds to build even without memory: once will do."""
+    with torch.device("meta"):
+        return _build(name, json.loads(said))
+
+
+def _build(name: str, said: dict[str, Any]) -> Backbone:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    try:
+        config = CONFIG_MAPPING[said["model_type"]].from_dict(said)
+        if not config.is_encoder_decoder:
+            return DecoderOnly(AutoModelForCausalLM.from_config(config), _NoText())
+        llm = AutoModelForSeq2SeqLM.from_config(config)
+    except Exception as error:  # a config.json may be wrong in any way, and fails in as many
+        raise ConfigError(
+            f"model.llm {name}: its config.json describes no language model that can be counted: "
+            f"{type(error).__name__}: {shorten(str(error), 200)}"
+        ) from None
+    # transformers 5 ties T5's head to its embeddings whatever the configuration says, until
+    # weights that differ are loaded; Flan-T5's differ.
+    head = llm.get_output_embeddings()
+    apart = False in (said.get(k) for k in ("tie_word_embeddings", "scale_decoder_outputs"))
+    if apart and head.weight is llm.get_input_embeddings().weight:
+        head.weight = nn.Parameter(torch.empty_like(head.weight))
+    return EncoderDecoder(llm, _NoText())
+
+
+def architecture(name: str) -> dict[str, Any]:
+    """What a transformers config.json holds."""
+    if Path(name).is_dir() and name not in BACKBONES:
+        path = Path(name) / "config.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model.llm {name}: not a transformers folder: {path} cannot be read ({error})"
+            ) from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"model.llm {name}: not a transformers folder: {path} is no object")
+        return found
+    if name not in ARCHITECTURES:
+        hint = did_you_mean(name, ARCHITECTURES)
+        raise ConfigError(
+            f"unknown model.llm {name!r}: {hint}known: {', '.join(ARCHITECTURES)}, or a local "
+            "folder in the transformers layout, of which config.json is enough"
+        )
+    return ARCHITECTURES[name]
 
 
 def _size(part: nn.Module | None) -> int:
@@ -191,3 +275,50 @@ def to_dict(cost: Cost) -> dict[str, Any]:
         "uncounted": cost.uncounted,
         "with_uncounted": cost.with_uncounted,
     }
+
+
+def table(cost: Cost) -> Table:
+    """Trained parts above, frozen ones below, in 80 columns."""
+    share = cost.trainable / (cost.trainable + cost.frozen)
+    result = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption="\n".join(
+            [
+                f"{share:.2%} of {cost.trainable + cost.frozen:,} parameters are trained.",
+                *(f"{n:,} with the unused {name}" for name, n in cost.with_uncounted.items()),
+            ]
+        ),
+        caption_justify="left",
+    )
+    result.add_column("parameters", overflow="fold")
+    for head in ("LoRA", "queries", "input\nproj.", "input\nnorm", "LLM\nproj.", "total"):
+        result.add_column(head, justify="right", no_wrap=True)
+
+    def line(name: str, total: int | None, style: str | None = None) -> None:
+        shown = "unknown" if total is None else f"{total:,}"
+        result.add_row(name, *[""] * 5, shown, style=style)
+
+    def adapters(moving: bool) -> None:
+        for sense, own in cost.senses.items():
+            if cost.moves(sense) == moving:
+                parts = (f"{n:,}" for n in asdict(own).values())
+                result.add_row(sense, *parts, f"{own.total:,}")
+
+    adapters(True)
+    line("fusion", cost.fusion - cost.published_fusion)
+    if cost.qformer_trained:
+        line("Q-Former", cost.qformer)
+    line("trained", cost.trainable, "bold")
+    result.add_section()
+    if cost.published:
+        adapters(False)
+        line("fusion", cost.published_fusion)
+    for name, n in cost.encoders.items():
+        line(name, n)
+    if not cost.qformer_trained:
+        line("Q-Former", cost.qformer)
+    line(cost.llm, cost.llm_parameters)
+    line("frozen", cost.frozen, "bold")
+    return result

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from open_crema.media import Frames
 
 _BLIP2 = "blip_2_vision_model"
+EVA_G: dict[str, Any] = {  # of BLIP-2
+    "hidden_size": 1408,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 39,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
 
 
 class VisionFolder:
@@ -40,7 +48,7 @@ class VisionFolder:
         self.folder, self.resolution, self.batch = folder, resolution, batch
         self.name = str(folder)
         self.width, _ = size_of(folder)
-        said = _json(folder / "config.json")
+        said = read_json(folder / "config.json")
         patch = said.get("patch_size")
         if said.get("image_size") not in (None, resolution) and said["model_type"] != "dinov2":
             raise ConfigError(
@@ -52,7 +60,7 @@ class VisionFolder:
         if isinstance(patch, int):
             self.grid = (resolution // patch, resolution // patch)
         prepared = folder / "preprocessor_config.json"
-        scale = _json(prepared) if prepared.exists() else {}
+        scale = read_json(prepared) if prepared.exists() else {}
         self.mean = tuple(scale.get("image_mean") or IMAGENET_MEAN)
         self.std = tuple(scale.get("image_std") or IMAGENET_STD)
         scaled = f"{self.mean}/{self.std}"
@@ -64,7 +72,7 @@ class VisionFolder:
         from transformers import AutoModel, Blip2VisionConfig, Blip2VisionModel
 
         try:
-            if _json(self.folder / "config.json")["model_type"] != _BLIP2:
+            if read_json(self.folder / "config.json")["model_type"] != _BLIP2:
                 loaded: PreTrainedModel = weights.load_frozen(AutoModel, self.folder)
                 return loaded
             config = Blip2VisionConfig.from_pretrained(self.folder)
@@ -111,7 +119,7 @@ def size_of(folder: Path) -> tuple[int, int]:
 
     Raises ConfigError, naming the folder, where it is no vision model's.
     """
-    said = _json(folder / "config.json")
+    said = read_json(folder / "config.json")
     said = said.get("vision_config", said)
     width = said.get("hidden_size")
     if not isinstance(width, int):
@@ -126,7 +134,20 @@ def size_of(folder: Path) -> tuple[int, int]:
     return width, count
 
 
-def _json(path: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> Any:
+    """transformers' configuration of the folder's model. Raises ConfigError."""
+    from transformers import CONFIG_MAPPING, Blip2VisionConfig
+
+    said = read_json(folder / "config.json")
+    kind = said.get("model_type")
+    if kind == _BLIP2:
+        return Blip2VisionConfig(**said)
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(f"{folder}: config.json names no model of transformers ({kind!r})")
+    return CONFIG_MAPPING[kind](**said)
+
+
+def read_json(path: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -81,7 +81,7 @@ class Adapter(nn.Module):
             tokens = self.input_norm(tokens)
         return tokens + grid_code(*tokens.shape[1:]).to(tokens) if self.grid else tokens
 
-    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor | None) -> Tensor:
+    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
         """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates."""
         out: Tensor = qformer(self.queries, memory, mask, self.lora if self.uses_lora else None)
         return out

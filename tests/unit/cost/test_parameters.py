@@ -462,7 +462,7 @@ def test_no_random_state_is_touched():
 
 
 def test_the_published_counts_of_sets_with_points_are_shown_beside_what_is_trained():
-    path = Path(__file__).resolve().parents[2] / "configs/paper/sqa3d_vpdn.yaml"
+    path = Path(__file__).resolve().parents[3] / "configs/paper/sqa3d_vpdn.yaml"
     counted = cost.count(config.load(path).model)
     assert counted.trainable == 28_428_544
     shown = cost.to_dict(counted)["with_uncounted"]
