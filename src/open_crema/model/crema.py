@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -128,6 +128,13 @@ class Crema(nn.Module):
     def _set_senses(self, listed: Sequence[str]) -> None:
         self.config = replace(self.config, senses=tuple(listed))
         self.senses = canonical(listed)
+
+    def to_llm(self) -> Self:
+        """Moves all but the LLM to the device where that embeds its prompt."""
+        if self.backbone.device.type != "meta":  # a stand-in's
+            for part in (self.qformer, self.adapters, self.fusion):
+                part.to(self.backbone.device)
+        return self
 
     def train(self, mode: bool = True) -> Crema:
         """The frozen LLM stays in evaluation mode unless ``llm_dropout`` is set."""
