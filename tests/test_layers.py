@@ -21,6 +21,7 @@ LAYERS = (
         "modality",
         "weights",
         "progress",
+        "repositories",
         "sense_costs",
         "storage",
         "termination",

@@ -43,15 +43,17 @@ def build_model(config: Config) -> Crema:
     """
     # The seed is set after loading, which draws random numbers or not, as the LLM has it.
     if config.train.init is None:
-        llm = backbones.load(config.model.llm, dropout=config.model.llm_dropout)
+        llm = backbones.of(config.model)
         torch.manual_seed(config.seed)
-        return Crema(config.model, llm)
+        return Crema(config.model, llm).to_llm()
     if Path(config.train.init).resolve() == (Path(config.out) / "model").resolve():
         raise ConfigError(
             f"train.init {config.train.init} is what this run would replace: choose another `out`"
         )
-    model = from_pretrained(config.train.init)
+    model = from_pretrained(config.train.init, held=config.model)
     torch.manual_seed(config.seed)
+    if (config.model.qformer.own, model.config.qformer.own) == ("each", "shared"):
+        model.own_qformers()
     for sense in config.model.senses:
         if sense not in model.senses:
             model.add_sense(sense, like=config.train.like)
@@ -231,7 +233,7 @@ def _to_evaluate(
     samples = read_samples(config, split)
     # The training file only makes the majority rate; a model may have come without it.
     seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
-    model = from_pretrained(model_folder)
+    model = from_pretrained(model_folder, held=config.model)
     config = replace(config, model=model.config)
     data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
     return config, model, data, seen

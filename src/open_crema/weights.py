@@ -20,11 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
-from open_crema.errors import WeightsError
+from open_crema.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +195,27 @@ def discard(name: str) -> None:
     if target.exists():
         with _lock(target):
             shutil.rmtree(target)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Of a configuration's name: fp32, bf16, fp16."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def check_device(name: str, key: str) -> None:
+    """Raises ConfigError, naming the key, where this machine has no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{key}={name}: no device of this machine ({reason}); name another here, or leave it "
+            "out for the CPU"
+        ) from None
 
 
 def load_frozen(architecture: Any, path: Path, **options: Any) -> Any:

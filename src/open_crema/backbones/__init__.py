@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
-from open_crema import weights
+from open_crema import repositories, weights
 from open_crema.backbones import lora, smollm2, vlm
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
+from open_crema.config import LoadingConfig, ModelConfig
 from open_crema.errors import ConfigError, did_you_mean
 
 # What a configuration may name without any file: enough of the architecture to count it.
@@ -83,25 +84,35 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "smollm2-135m-instruct": _SMOLLM2_135M,
     "smollm2-135m-captions": _SMOLLM2_135M,
 }
+HUB = {"flan-t5-xl": "google/flan-t5-xl", "flan-t5-xxl": "google/flan-t5-xxl"}
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # nothing pickled
+_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-def load(name: str, *, dropout: float = 0.0) -> Backbone:
-    """The frozen LLM of that name, of a local transformers folder, or of a folder that
-    ``crema tune-llm`` has written.
+def of(config: ModelConfig) -> Backbone:
+    """The frozen LLM of a model's configuration. Raises what :func:`load` does."""
+    return load(config.llm, dropout=config.llm_dropout, loading=config.loading)
 
-    Raises ConfigError for an unknown name, WeightsError for missing or damaged weights.
+
+def load(name: str, *, dropout: float = 0.0, loading: LoadingConfig | None = None) -> Backbone:
+    """The frozen LLM of that name, of a local transformers folder, of a repository of the hub
+    (``google/flan-t5-xl``), or of a folder that ``crema tune-llm`` has written.
+
+    A folder's weights are read tensor by tensor into the dtype and the place where they stay, so
+    that they are never in memory twice. Raises ConfigError for an unknown name, or a device or
+    package that is not here; WeightsError for missing or damaged weights.
     """
+    loading = loading or LoadingConfig()
+    if loading.device_map not in (None, *_SPREAD):
+        weights.check_device(loading.device_map, "model.loading.device_map")
     if name in BACKBONES:
-        return BACKBONES[name](dropout)
+        return _moved(BACKBONES[name](dropout), name, loading)
     if (Path(name) / lora.CONFIG).is_file():
-        return _tuned(Path(name), dropout)
+        return _moved(_tuned(Path(name), dropout), name, loading)
     if Path(name).is_dir():
-        return _from_folder(Path(name), dropout)
-    if name in ARCHITECTURES:
-        raise ConfigError(
-            f"model.llm {name!r}: known for `crema cost` only; to run it, download it and give its "
-            "folder as model.llm"
-        )
+        return _from_folder(Path(name), dropout, loading)
+    if repositories.ID.fullmatch(repository := HUB.get(name, name)):
+        return _from_folder(repositories.snapshot(repository, _FILES), dropout, loading)
     if name.startswith(vlm.NAME):
         raise ConfigError(
             f"model.llm {name!r}: attached to a VLM, which you load yourself; open it with "
@@ -109,12 +120,49 @@ def load(name: str, *, dropout: float = 0.0) -> Backbone:
         )
     hint = did_you_mean(name, [*BACKBONES, *ARCHITECTURES])
     raise ConfigError(
-        f"unknown model.llm {name!r}: {hint}known: {', '.join(BACKBONES)}, or a local folder in "
-        "the transformers layout"
+        f"unknown model.llm {name!r}: {hint}known: {', '.join(BACKBONES)}, {', '.join(HUB)}, a "
+        "local folder in the transformers layout, or a repository of the hub"
     )
 
 
-def _from_folder(folder: Path, dropout: float) -> Backbone:
+def _moved(backbone: Backbone, name: str, loading: LoadingConfig) -> Backbone:
+    """A small LLM that has been loaded whole."""
+    if loading.quantised != "none" or loading.device_map in _SPREAD:
+        raise ConfigError(
+            f"model.llm {name!r}: quantising and device maps are for LLMs in the transformers "
+            "layout; leave model.loading.quantised out, and name one device"
+        )
+    if loading != LoadingConfig():
+        backbone.llm.to(device=loading.device_map, dtype=weights.dtype_of(loading.dtype))
+    return backbone
+
+
+def _placing(loading: LoadingConfig) -> dict[str, Any]:
+    """How transformers is to read the weights."""
+    dtype = weights.dtype_of(loading.dtype)
+    options: dict[str, Any] = {"dtype": dtype}
+    if loading.device_map is not None:
+        options["device_map"] = loading.device_map
+    if loading.quantised == "none":
+        return options
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.loading.quantised={loading.quantised}: needs bitsandbytes; "
+            "pip install 'open-crema[quantised]'"
+        )
+    from transformers import BitsAndBytesConfig
+
+    options["quantization_config"] = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if loading.quantised == "int8"
+        else BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    )
+    return options
+
+
+def _from_folder(folder: Path, dropout: float, loading: LoadingConfig) -> Backbone:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -126,6 +174,7 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
         raise ConfigError(
             f"model.llm {folder}: holds no *.safetensors; pickled weights are not read"
         )
+    placing = _placing(loading)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -138,7 +187,7 @@ def _from_folder(folder: Path, dropout: float) -> Backbone:
         else:
             config.attention_dropout = dropout
         architecture = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        llm = weights.load_frozen(architecture, folder, config=config, dtype=torch.float32)
+        llm = weights.load_frozen(architecture, folder, config=config, **placing)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

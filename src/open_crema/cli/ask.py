@@ -45,7 +45,10 @@ def _ask(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     run = run_of(folder)
     predictor = Predictor(
-        from_pretrained(folder), data=run.data, eval=run.eval, confidence=options.confidence
+        from_pretrained(folder, held=run.model),
+        data=run.data,
+        eval=run.eval,
+        confidence=options.confidence,
     )
     loading = time.perf_counter() - start
     predictor.set_media(None if options.video == "-" else options.video, senses)

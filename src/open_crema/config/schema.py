@@ -8,7 +8,7 @@ overlay that gives the released code's behaviour.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -34,6 +34,7 @@ Whole = Annotated[_Integer, Field(ge=0)]
 Positive = Annotated[_Float, Field(gt=0)]
 NotNegative = Annotated[_Float, Field(ge=0)]
 Share = Annotated[_Float, Field(ge=0, lt=1)]
+Dtype = Literal["fp32", "bf16", "fp16"]
 Seed = Annotated[_Integer, Field(ge=0, lt=2**32)]
 
 
@@ -52,6 +53,9 @@ class QFormerConfig:
     # "bert": normal, 0.02; "xavier": by fan-in and fan-out, sharper where queries meet keys and
     # flatter where a layer adds to what it was given: learns faster from scratch at small sizes.
     init: Literal["bert", "xavier"] = "bert"
+    # "each": every sense has one of its own, all of it trained, and no LoRA: the paper's baselines
+    # (BLIP-2, 3D-LLM). "shared": one frozen one and an adapter a sense, the paper's method.
+    own: Literal["shared", "each"] = "shared"
     # "grid": a fixed code of row and column is added to the features of pictures.
     positions: Literal["none", "grid"] = "none"
 
@@ -106,6 +110,7 @@ class AlignConfig:
 class EncodersConfig:
     """Which frozen encoder serves each kind of sense (``crema doctor`` lists them)."""
 
+    # "eva-vit-g" comes from the hub; any other vision model is a local folder.
     vision: str = "dinov2-small"
     audio: str = "yamnet"
     point: str = "points"
@@ -118,6 +123,26 @@ class EncodersConfig:
     max_points: Count = 5000
     voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
     cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at
+    dtype: Dtype = "fp32"  # of the vision encoder's weights; its features are kept as bf16 anyway
+    device: str = "cpu"  # of the vision encoder, as "cuda" or "cuda:1"
+
+
+@checked(frozen=True, config=_FORBID)
+class LoadingConfig:
+    """How the frozen LLM is held in memory: what a machine has, no part of what the model is.
+
+    So a run that starts from, or evaluates, a saved model may say it anew, as it may
+    ``model.encoders.dtype`` and ``.device``. The adapters, the Q-Former and the fusion are always
+    fp32, on the device where the LLM embeds its prompt.
+    """
+
+    dtype: Dtype = "fp32"
+    # null: the CPU. A device, as "cuda" or "cuda:1", or layers over all GPUs and the CPU as
+    # accelerate spreads them: "auto", "balanced", "balanced_low_0", "sequential".
+    device_map: str | None = None
+    # By bitsandbytes, the extra `quantised`: "int8" is LLM.int8(), "nf4" QLoRA's four bits. What
+    # is not quantised, and the sums, are in dtype.
+    quantised: Literal["none", "int8", "nf4"] = "none"
 
 
 @checked(frozen=True, config=_FORBID)
@@ -125,6 +150,7 @@ class ModelConfig:
     senses: tuple[str, ...] = ("video", "audio")
     llm: str = "smollm2-135m-instruct"
     llm_dropout: Share = 0.0
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -139,6 +165,12 @@ class ModelConfig:
             raise ConfigError(f"model.senses names a sense twice: {', '.join(self.senses)}")
         for sense in (*self.senses, *self.lora.skip):
             modality.get(sense)
+
+    def held_as(self, other: ModelConfig) -> ModelConfig:
+        """The same model with its frozen parts in memory as the other has them."""
+        dtype, device = other.encoders.dtype, other.encoders.device
+        encoders = replace(self.encoders, dtype=dtype, device=device)
+        return replace(self, loading=other.loading, encoders=encoders)
 
 
 @checked(frozen=True, config=_FORBID)

@@ -20,14 +20,13 @@ from torch import Tensor
 
 from open_crema.convert import sizes
 from open_crema.convert.source import Entry, State, read_folder
+from open_crema.encoders.vision import CLIP_MEAN, CLIP_STD
 from open_crema.errors import WeightsError
 from open_crema.storage import write_json
 
 LLM, EVA, BEATS = "llm", "encoders/eva-vit-g", "encoders/beats-iter3"
 _SHARD = 2 * 2**30  # bytes: no more than this is in memory at once
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight
-_MEAN = [0.48145466, 0.4578275, 0.40821073]  # of CLIP, which EVA keeps to
-_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 def _eva_names(layers: int) -> dict[str, str]:
@@ -84,7 +83,7 @@ def write_vision(state: State, folder: Path, heads: int | None) -> None:
     config = sizes.vision_config(state, heads)
     _write(state, folder, config)
     size = {"height": config["image_size"], "width": config["image_size"]}
-    said = {"image_mean": _MEAN, "image_std": _STD, "size": size}
+    said = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "size": size}
     write_json(folder / "preprocessor_config.json", said)
 
 

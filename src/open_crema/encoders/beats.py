@@ -173,8 +173,8 @@ class _Encoder(nn.Module):
         super().__init__()
         _, each, reach = like["encoder.pos_conv.0.weight_v"].shape
         conv = nn.Conv1d(width, width, reach, padding=reach // 2, groups=width // each)
-        # The old form of weight norm, whose tensors the checkpoint has.
-        self.pos_conv = nn.Sequential(nn.utils.weight_norm(conv, dim=2))
+        # It reads the names of the old weight norm, which the checkpoint has.
+        self.pos_conv = nn.Sequential(nn.utils.parametrizations.weight_norm(conv, dim=2))
         self.cut = 1 - reach % 2  # an even kernel gives one place too many
         self.layer_norm = nn.LayerNorm(width)
         found = (re.fullmatch(r"encoder\.layers\.(\d+)\.fc1\.weight", name) for name in like)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -57,7 +57,9 @@ class EncoderSpec:
 def _dinov2(config: EncodersConfig) -> Encoder:
     from open_crema.encoders.dinov2 import DinoV2
 
-    return DinoV2(resolution=config.resolution)
+    return DinoV2(
+        resolution=config.resolution, dtype=weights.dtype_of(config.dtype), device=config.device
+    )
 
 
 def _in_folder(name: str) -> EncoderSpec:
@@ -83,7 +85,20 @@ def _beats(name: str, config: EncodersConfig) -> Encoder:
 def _vision(name: str, config: EncodersConfig) -> Encoder:
     from open_crema.encoders.vision import VisionFolder
 
-    return VisionFolder(Path(name), resolution=config.resolution)
+    return VisionFolder(
+        Path(name),
+        resolution=config.resolution,
+        dtype=weights.dtype_of(config.dtype),
+        device=config.device,
+    )
+
+
+def _eva(config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.vision import EvaVitG
+
+    return EvaVitG(
+        resolution=config.resolution, dtype=weights.dtype_of(config.dtype), device=config.device
+    )
 
 
 def _yamnet(config: EncodersConfig) -> Encoder:
@@ -119,7 +134,7 @@ SPECS: dict[str, EncoderSpec] = {
         # 3D-LLM's (EVA ViT-g), precomputed.
         EncoderSpec("points-3dllm", "point", 1408, 0, _points_3dllm),
         # The paper's.
-        EncoderSpec("eva-vit-g", "vision", 1408, 985_894_528),
+        EncoderSpec("eva-vit-g", "vision", 1408, 985_894_528, _eva),
         EncoderSpec("beats-iter3", "audio", 768, 90_311_792),
     )
 }
@@ -184,12 +199,14 @@ def width_for(modality: Modality, config: EncodersConfig) -> int:
 def identity(modality: Modality, config: EncodersConfig) -> tuple[str, str | None]:
     """Name and fingerprint of the encoder that serves a sense, without loading its weights.
 
-    The fingerprint is None where this version cannot build the encoder. Raises ConfigError where a
+    The fingerprint is that of full precision, as an adapter reads rounded features too; None where
+    this version cannot build the encoder. Raises ConfigError where a
     third party's does not say it.
     """
     named = _configured(modality, config)
     if named is not None:
-        built = build(named.name, config).fingerprint if named.factory else None
+        exact = replace(config, dtype="fp32", device="cpu")
+        built = build(named.name, exact).fingerprint if named.factory else None
         return named.name, built
     try:
         factory = resolve(modality.encoder)

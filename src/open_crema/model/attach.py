@@ -212,7 +212,7 @@ def attach(
         saved = files.from_pretrained(
             from_pretrained, senses=senses, backbone=backbone, kind=Attached
         )
-        return _placed(cast(Attached, saved))
+        return cast(Attached, saved)
     if senses is None and config is None:
         raise ConfigError('name the senses: attach(vlm, processor, ["thermal", "audio"])')
     config = config or ModelConfig()
@@ -226,14 +226,7 @@ def attach(
     model = Attached(config, backbone, encoder_widths)
     if qformer is not None:
         files.load_qformer(model, qformer)
-    return _placed(model)
-
-
-def _placed(model: Attached) -> Attached:
-    """In evaluation mode, on the device where the VLM embeds its prompt; the VLM is not moved."""
-    for module in (model.qformer, model.adapters, model.fusion):
-        module.to(model.vlm.device)
-    model.eval()
+    model.to_llm().eval()
     return model
 
 

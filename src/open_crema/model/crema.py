@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -60,6 +60,7 @@ class Crema(nn.Module):
             )
         self.config = config
         self.senses = canonical(config.senses)
+        # Under qformer.own=each nothing reads it: it stays as what new senses start from.
         self.qformer = QFormer(config.qformer).requires_grad_(False)
         self.adapters = nn.ModuleDict()
         for sense in self.senses:  # in canonical order: listing order must not change the init
@@ -106,6 +107,15 @@ class Crema(nn.Module):
         for name in self.senses:  # parameters stay in canonical order, however the model grew
             self.adapters[name] = self.adapters.pop(name)
 
+    def own_qformers(self) -> None:
+        """Every sense gets a Q-Former of its own that starts as the shared one
+        (``model.qformer.own=each``); outputs stay as they are."""
+        for sense in self.senses:
+            self.adapter(sense).take_own(self.qformer)
+        shape = replace(self.config.qformer, own="each")
+        self.config = replace(self.config, qformer=shape)
+        self.origins.clear()
+
     def remove_sense(self, sense: str) -> None:
         """Takes a sense out; what remains is as if it had never been there."""
         if sense not in self.adapters or len(self.adapters) == 1:
@@ -118,6 +128,13 @@ class Crema(nn.Module):
     def _set_senses(self, listed: Sequence[str]) -> None:
         self.config = replace(self.config, senses=tuple(listed))
         self.senses = canonical(listed)
+
+    def to_llm(self) -> Self:
+        """Moves all but the LLM to the device where that embeds its prompt."""
+        if self.backbone.device.type != "meta":  # a stand-in's
+            for part in (self.qformer, self.adapters, self.fusion):
+                part.to(self.backbone.device)
+        return self
 
     def train(self, mode: bool = True) -> Crema:
         """The frozen LLM stays in evaluation mode unless ``llm_dropout`` is set."""

@@ -180,21 +180,26 @@ def from_pretrained(
     senses: Sequence[str] | None = None,
     backbone: Backbone | None = None,
     revision: str | None = None,
+    held: ModelConfig | None = None,
     kind: type[Crema] = Crema,
 ) -> Crema:
     """Reads a saved model from its folder, or from a repository of the Hugging Face hub
     (``"user/name"``, at a revision), which is downloaded to that hub's cache.
 
-    senses: a subset of its adapters. The LLM comes from the weights cache unless a backbone is
-    given. kind: the class of the result, which is in evaluation mode.
+    senses: a subset of its adapters. The LLM comes from where the model says unless a backbone is
+    given. held: how the frozen parts are held in memory (``model.loading``, and the encoders' dtype
+    and device), instead of as the saved model says. kind: the class of the result,
+    which is in evaluation mode.
 
     Raises WeightsError, naming the file, for whatever is missing, foreign, or damaged.
     """
     folder = hub.local(source, revision)
     said = read_model(folder, senses)
+    if held is not None:
+        said = replace(said, config=said.config.held_as(held))
     qformer = read_qformer(folder / QFORMER, said)
     adapters = {s: read_adapter(place_of(folder, s), said.adapters[s], said) for s in said.adapters}
-    backbone = backbone or backbones.load(said.config.llm, dropout=said.config.llm_dropout)
+    backbone = backbone or backbones.of(said.config)
     # A converted checkpoint that held no LLM says none: then any of its width will do.
     if said.base.llm and backbone.fingerprint != said.base.llm:
         raise WeightsError(
@@ -209,7 +214,7 @@ def from_pretrained(
         model.fusion.set_shared(read_shared(folder / FUSION, said))
     for sense, tensors in adapters.items():
         put(model, said.adapters[sense], tensors, place_of(folder, sense))
-    return model.eval()
+    return model.to_llm().eval()
 
 
 def place_of(folder: Path, sense: str) -> Path:
