@@ -108,5 +108,5 @@ def test_flan_t5_by_name_from_the_hub(folder, tmp_path, monkeypatch):
         assert named.llm.config.dense_act_fn == "gelu"
         assert named.fingerprint == backbones.load(str(folder)).fingerprint
         assert step(named)[0] == step(backbones.load(str(folder)))[0]
-        with pytest.raises(WeightsError, match="google/flan-t5-xxl: .*no such repository"):
+        with pytest.raises(WeightsError, match=r"google/flan-t5-xxl: .*no such repository"):
             backbones.load("flan-t5-xxl")
