@@ -31,6 +31,7 @@ from open_crema.backbones.base import Backbone
 from open_crema.backbones.decoder_only import DecoderOnly
 from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.config import ModelConfig, from_dict
+from open_crema.data import sampler
 from open_crema.data.sample import Batch, Sample, collate
 from open_crema.features import Features
 from open_crema.model.crema import Crema
@@ -226,6 +227,49 @@ def item(
 
 def batch(*items: Item) -> Batch:
     return collate(items)
+
+
+class CutError(Exception):
+    """The run ends here, as if its machine had."""
+
+
+class Questions:
+    """Made-up samples; stops after ``cut`` batches."""
+
+    skipped, masked = {}, {}
+
+    def __init__(self, items: list[Item], *, cut: int | None = None) -> None:
+        self.items = items
+        self.samples = [sample for sample, _ in items]
+        self.cut = cut
+        self.given: list[tuple[int, Batch]] = []
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def rows(self, questions: int) -> list[list[int]]:
+        assert questions == 1
+        return [[i] for i in range(len(self))]
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        training: bool,
+        epoch: int,
+        seed: int,
+        skip: int = 0,
+        questions: int = 1,
+    ) -> Iterator[Batch]:
+        assert training
+        assert questions == 1
+        places = sampler.order(seed, epoch, len(self))
+        for start in range(skip * batch_size, len(places), batch_size):
+            if self.cut is not None and len(self.given) == self.cut:
+                raise CutError
+            given = batch(*(self.items[i] for i in places[start : start + batch_size]))
+            self.given.append((epoch, given))
+            yield given
 
 
 def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:

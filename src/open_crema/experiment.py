@@ -52,6 +52,8 @@ def build_model(config: Config) -> Crema:
         )
     model = from_pretrained(config.train.init, held=config.model)
     torch.manual_seed(config.seed)
+    if (config.model.qformer.own, model.config.qformer.own) == ("each", "shared"):
+        model.own_qformers()
     for sense in config.model.senses:
         if sense not in model.senses:
             model.add_sense(sense, like=config.train.like)

@@ -53,6 +53,9 @@ class QFormerConfig:
     # "bert": normal, 0.02; "xavier": by fan-in and fan-out, sharper where queries meet keys and
     # flatter where a layer adds to what it was given: learns faster from scratch at small sizes.
     init: Literal["bert", "xavier"] = "bert"
+    # "each": every sense has one of its own, all of it trained, and no LoRA: the paper's baselines
+    # (BLIP-2, 3D-LLM). "shared": one frozen one and an adapter a sense, the paper's method.
+    own: Literal["shared", "each"] = "shared"
     # "grid": a fixed code of row and column is added to the features of pictures.
     positions: Literal["none", "grid"] = "none"
 
@@ -114,6 +117,9 @@ class EncodersConfig:
     resolution: Count = 112  # vision, pixels a side
     audio_window: Positive = 5.0  # seconds
     audio_max_windows: Count = 12
+    # BEATs: "whole" covers the track; "start" is the released code's, so many windows from its
+    # start, silent or not, of which none is masked.
+    audio_windows: Literal["whole", "start"] = "whole"
     max_points: Count = 5000
     voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
     cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at

@@ -86,6 +86,7 @@ def write_vision(state: State, folder: Path, heads: int | None) -> None:
 
 
 def write_beats(state: State, folder: Path) -> None:
+    """By its own names."""
     _write(state, folder, {"model_type": "beats"})
 
 

@@ -99,9 +99,10 @@ def build(
     layout: Layout,
     *,
     fresh: Sequence[str] = (),
+    released: bool = True,
 ) -> Report:
     """A model folder from tensors by the released code's names. fresh: senses whose adapters are
-    there and have not been trained."""
+    there and have not been trained. released: with the released code's layout of prompts."""
     dead = tuple(sorted(key for key in state if keys.is_dead(key, order)))
     live = {key: entry for key, entry in state.items() if key not in dead}
     wrong, foreign = frozen.faults(live, layout.vision_heads)
@@ -120,6 +121,7 @@ def build(
         encoders=encoders,
         heads=layout.heads,
         placement=layout.placement,
+        released=released,
     )
     has_llm = any(key.startswith(frozen.T5) for key in live)
     llm = str((out / frozen.LLM).resolve()) if has_llm else layout.llm or _named(width)
@@ -319,8 +321,11 @@ def _encoders(live: State, out: Path, layout: Layout) -> dict[str, Any]:
         "resolution": 224,
         "audio_window": 5.12,
         "audio_max_windows": 2,
+        "audio_windows": "start",
         "max_points": 5000,
     }
+    if any(key.startswith(frozen.SOUND) for key in live):
+        found["audio"] = str((out / frozen.BEATS).resolve())
     if f"{frozen.VIT}pos_embed" in live:
         state = frozen.eva_to_transformers(frozen.without(live, frozen.VIT))
         found["vision"] = str((out / frozen.EVA).resolve())

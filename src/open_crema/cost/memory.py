@@ -160,7 +160,7 @@ def _working(config: ModelConfig, model: Crema, batch: int, tokens: Tokens) -> i
     vocabulary: int = batch * (tokens.answer + 1) * text.vocab_size
     attention: int = batch * text.num_attention_heads * length**2
     largest: int = max(layer, vocabulary, attention)
-    return _FLOAT * 3 * largest
+    return _FLOAT * 2 * largest
 
 
 def store_bytes(config: Config, tokens: Tokens | None = None) -> dict[str, int]:

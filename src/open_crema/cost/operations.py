@@ -7,6 +7,7 @@ OpenCV's or the user's, and not counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,8 +31,8 @@ from open_crema.model.crema import Crema
 from open_crema.model.fusion_kinds import kind_of
 from open_crema.model.qformer import QFormer
 
-PATCH_RATE = 31 / 10  # YAMNet: steps a second, of two bands
-_YAMNET = 69_200_000 / 0.96  # of its layers, for a second of sound
+_YAMNET_PATCH = 0.96  # seconds; a patch gives 3 steps of 2 bands
+_YAMNET = 69_200_000  # of a patch, as its authors count
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def keys_of(sense: str, config: ModelConfig, tokens: Tokens) -> int:
     if kind == "point":
         return tokens.points
     if kind == "audio":
-        if encoders.audio == "beats-iter3":
+        if encoders.audio != "yamnet":
             return beats_keys(encoders.audio_window)
-        return max(round(encoders.audio_window * PATCH_RATE), 1) * 2
+        return math.ceil(round(encoders.audio_window / _YAMNET_PATCH, 6)) * 6
     if kind == "vision":
         side = encoders.resolution // 14 if encoders.vision == "dinov2-small" else _grid(encoders)
         return side**2 + 1
@@ -146,24 +147,27 @@ def beats_keys(seconds: float) -> int:
 
 
 def prompt_tokens(config: ModelConfig, tokens: Tokens) -> int:
-    """Length of the LLM's input, by ``model.prompt.layout`` (REFERENCE 2.5 to 2.7 for the released
-    code's)."""
-    queries = config.qformer.queries
+    """Length of the LLM's input, by ``model.prompt.layout`` (:mod:`open_crema.model.prompt`)."""
+    queries, label = config.qformer.queries, tokens.label
     senses = modality.canonical(config.senses)
     each = {sense: segments_of(sense, tokens) for sense in senses}
-    time = each[senses[0]]
-    merged = config.fusion.kind != "concat" and len(senses) > 1
-    block = tokens.label + queries
-    if merged:
-        return (2 if config.fusion.placement == "append" else 1) * time * block + tokens.text
-    if config.prompt.layout == "packed":
-        return sum(each.values()) * block + tokens.text
+    first = each[senses[0]] * (label + queries)
+    reference = config.prompt.layout == "reference"
+    if config.fusion.kind != "concat" and len(senses) > 1:
+        if config.fusion.placement == "add":
+            return first + tokens.text
+        # The fused tokens of all frames are one block with one label; the released code has every
+        # frame's again.
+        labels = each[senses[0]] * label if reference else label
+        return first + labels + each[senses[0]] * queries + tokens.text
+    if not reference:
+        return sum(each.values()) * (label + queries) + tokens.text
     pictures = [s for s in senses if kind_of_encoder(s) not in ("audio", "point")]
-    others = [s for s in senses if s not in pictures]
-    length = tokens.frames * (tokens.label + queries * len(pictures)) if pictures else 0
-    for sense in others:
-        labelled = sense == "point" or not pictures
-        length += (tokens.label if labelled else 0) + each[sense] * queries
+    length = tokens.frames * (label + queries * len(pictures)) if pictures else 0
+    if "audio" in senses:  # unlabelled beside frames, and points beside it are dropped
+        length += each["audio"] * queries + (0 if pictures else label)
+    elif "point" in senses:
+        length += label + queries
     return length + tokens.text
 
 
@@ -209,9 +213,10 @@ def _encoder(sense: str, config: EncodersConfig, tokens: Tokens) -> int | None:
     if kind == "vision":
         return tokens.frames * _picture(config.vision, config.resolution)
     if kind == "audio":
-        if config.audio == "beats-iter3":
+        if config.audio != "yamnet":
             return tokens.windows * beats_operations(beats_keys(config.audio_window))
-        return round(tokens.windows * config.audio_window * _YAMNET)
+        patches = math.ceil(round(config.audio_window / _YAMNET_PATCH, 6))
+        return tokens.windows * patches * _YAMNET
     if kind == "point":
         if registry.spec(config.point).uses_vision:
             return config.cloud_views * _picture(config.vision, config.resolution)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -38,12 +38,15 @@ class PaperRow:
     row: Row
     parameters: Cost
     operations: Operations
-    trainable: int
     verdicts: dict[str, tuple[str, str]]
 
     @property
     def name(self) -> str:
         return f"Table {self.row.table}, {self.row.task}, {self.row.method} {self.row.letters}"
+
+    @property
+    def trainable(self) -> int:
+        return self.parameters.trainable
 
     @property
     def total(self) -> int:
@@ -108,24 +111,21 @@ def paper_rows() -> Iterator[PaperRow]:
             continue
         rank = int(row.method.rpartition("-")[2]) if "rank" in row.method else 64
         kind = "concat" if whole else kind
-        parameters, done = _counted(row.letters, rank, kind)
-        trainable = parameters.trainable
-        if whole:  # one Q-Former a sense, all of it trained, and no LoRA
-            lora = sum(own.lora for own in parameters.senses.values())
-            trainable += len(row.senses) * parameters.qformer - lora
-        verdicts = {c: _verdict(row, c, parameters, trainable, done) for c in printed}
-        yield PaperRow(row, parameters, done, trainable, verdicts)
+        parameters, done = _counted(row.letters, rank, kind, "each" if whole else "shared")
+        verdicts = {c: _verdict(row, c, parameters, done) for c in printed}
+        yield PaperRow(row, parameters, done, verdicts)
 
 
 @cache
-def _counted(letters: str, rank: int, kind: str | None) -> tuple[Cost, Operations]:
+def _counted(
+    letters: str, rank: int, kind: str | None, own: Literal["shared", "each"]
+) -> tuple[Cost, Operations]:
     config = full_size(letters, rank=rank, kind=kind)
+    config = replace(config, qformer=replace(config.qformer, own=own))
     return count(config), operations(config)
 
 
-def _verdict(
-    row: Row, column: str, cost: Cost, trainable: int, done: Operations
-) -> tuple[str, str]:
+def _verdict(row: Row, column: str, cost: Cost, done: Operations) -> tuple[str, str]:
     said = row.number(column)
     assert said is not None
     if column == GFLOPS:
@@ -135,7 +135,7 @@ def _verdict(
     if column == TOTAL:
         total = cost.trainable + cost.frozen
         return (MATCH, "") if abs(total - said) <= 0.05e9 else _total()
-    if _as_printed(row.values[column], trainable):
+    if _as_printed(row.values[column], cost.trainable):
         return MATCH, ""
     if row.method in _BASELINES:
         return DIFFERS, (

@@ -39,6 +39,7 @@ class SenseCost:
     input_projection: int
     input_norm: int
     llm_projection: int
+    qformer: int = 0  # its own, under model.qformer.own=each
 
     @property
     def total(self) -> int:
@@ -119,7 +120,7 @@ def count(
         published_fusion=_size(model.fusion) - own if published else 0,
         senses={sense: _adapter(cast(Adapter, model.adapters[sense])) for sense in model.senses},
         fusion=_size(model.fusion),
-        qformer=_size(model.qformer),
+        qformer=_size(model.qformer) if config.qformer.own == "shared" else 0,
         qformer_trained=train_qformer,
         encoders=_encoders(model.senses, config.encoders),
         llm=config.llm,
@@ -221,6 +222,7 @@ def _adapter(adapter: Adapter) -> SenseCost:
         input_projection=_size(adapter.input_projection),
         input_norm=_size(adapter.input_norm),
         llm_projection=_size(adapter.projection),
+        qformer=_size(adapter.own),
     )
 
 
@@ -243,6 +245,8 @@ def _uncounted(config: ModelConfig) -> dict[str, int]:
     shape = config.qformer
     lora = shape.layers * 4 * shape.width * config.lora.rank  # A and B, of query and value
     extra: dict[str, int] = {}
+    if shape.own == "each":
+        return extra
     if "point" in config.senses:
         extra["norm of the point features"] = 2 * shape.encoder_width
     if skipping := [s for s in config.senses if s in config.lora.skip]:
@@ -303,8 +307,10 @@ def table(cost: Cost) -> Table:
     def adapters(moving: bool) -> None:
         for sense, own in cost.senses.items():
             if cost.moves(sense) == moving:
-                parts = (f"{n:,}" for n in asdict(own).values())
-                result.add_row(sense, *parts, f"{own.total:,}")
+                parts = asdict(own)
+                extra = parts.pop("qformer")
+                name = f"{sense} (Q-Former {extra:,})" if extra else sense
+                result.add_row(name, *(f"{n:,}" for n in parts.values()), f"{own.total:,}")
 
     adapters(True)
     line("fusion", cost.fusion - cost.published_fusion)

@@ -62,7 +62,27 @@ def _dinov2(config: EncodersConfig) -> Encoder:
     )
 
 
-def _folder(name: str, config: EncodersConfig) -> Encoder:
+def _in_folder(name: str) -> EncoderSpec:
+    from open_crema.encoders import beats, vision
+
+    folder = Path(name)
+    if vision.read_json(folder / "config.json").get("model_type") == "beats":
+        return EncoderSpec(name, "audio", *beats.size_of(folder), partial(_beats, name))
+    return EncoderSpec(name, "vision", *vision.size_of(folder), partial(_vision, name))
+
+
+def _beats(name: str, config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.beats import Beats
+
+    return Beats(
+        Path(name),
+        window=config.audio_window,
+        max_windows=config.audio_max_windows,
+        windows=config.audio_windows,
+    )
+
+
+def _vision(name: str, config: EncodersConfig) -> Encoder:
     from open_crema.encoders.vision import VisionFolder
 
     return VisionFolder(
@@ -121,14 +141,13 @@ SPECS: dict[str, EncoderSpec] = {
 
 
 def spec(name: str) -> EncoderSpec:
-    """The encoder of that name, or a vision encoder's folder in the transformers layout.
+    """The encoder of that name, or of a folder: a vision model's of transformers, or BEATs as
+    ``crema convert`` writes it.
 
     Raises ConfigError that names the nearest known one, or the folder and what is wrong with it.
     """
     if name not in SPECS and Path(name).is_dir():
-        from open_crema.encoders import vision
-
-        return EncoderSpec(name, "vision", *vision.size_of(Path(name)), partial(_folder, name))
+        return _in_folder(name)
     if name not in SPECS:
         hint = did_you_mean(name, SPECS)
         raise ConfigError(f"unknown encoder {name!r}: {hint}known: {', '.join(SPECS)}")

@@ -81,7 +81,7 @@ def fetch() -> Path:
     folder = repositories.snapshot(REPOSITORY, _SMALL)
     index, shards = folder / _INDEX, ["model.safetensors"]
     if index.exists():
-        places = _json(index).get("weight_map", {})
+        places = read_json(index).get("weight_map", {})
         shards = sorted({file for name, file in places.items() if name.startswith(_PREFIX)})
     return repositories.snapshot(REPOSITORY, [*_SMALL, *shards])
 
@@ -128,7 +128,7 @@ class VisionFolder:
         if isinstance(patch, int):
             self.grid = (resolution // patch, resolution // patch)
         prepared = folder / "preprocessor_config.json"
-        scale = _json(prepared) if prepared.exists() else {}
+        scale = read_json(prepared) if prepared.exists() else {}
         self.mean = tuple(scale.get("image_mean") or (CLIP_MEAN if self._blip2 else IMAGENET_MEAN))
         self.std = tuple(scale.get("image_std") or (CLIP_STD if self._blip2 else IMAGENET_STD))
         scaled = f"{self.mean}/{self.std}"
@@ -225,7 +225,7 @@ def config_of(folder: Path) -> Any:
 
 def _said(folder: Path) -> tuple[dict[str, Any], str]:
     """The vision model's configuration, and what its tensors' names start with."""
-    said = _json(folder / "config.json")
+    said = read_json(folder / "config.json")
     own = said.get("vision_config")
     if not isinstance(own, dict):
         return said, ""
@@ -238,7 +238,7 @@ def _told(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else f"/{dtype}"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from open_crema.config import ModelConfig
 from open_crema.errors import DataError
 from open_crema.modality import Modality
-from open_crema.model.qformer import LoraLayer, QFormer
+from open_crema.model.qformer import Attention, LoraLayer, QFormer
 
 
 @cache
@@ -43,6 +45,8 @@ class Adapter(nn.Module):
     output become Q tokens each in the LLM's embedding space. :meth:`memory` and :meth:`read` are
     its two halves: what the Q-Former attends to, and what it makes of it.
 
+    own: the sense's own Q-Former, under model.qformer.own=each; it is trained with the rest.
+
     fresh (bool tensor): it was added to a trained model and no training has used it yet; until
     then evaluation leaves the sense out, so that adding it changes nothing.
     """
@@ -55,7 +59,7 @@ class Adapter(nn.Module):
         self.encoder_width = encoder_width
         self.fresh: Tensor
         self.register_buffer("fresh", torch.tensor(False))
-        self.uses_lora = modality.name not in config.lora.skip
+        self.uses_lora = modality.name not in config.lora.skip and shape.own == "shared"
         self.queries = nn.Parameter(torch.empty(shape.queries, shape.width))
         nn.init.normal_(self.queries, std=0.02)
         # "a fully connected layer when dimension misalignment happens" (paper 3.2)
@@ -66,6 +70,7 @@ class Adapter(nn.Module):
         )
         self.input_norm = nn.LayerNorm(shape.encoder_width) if modality.norm else None
         self.grid = shape.positions == "grid" and modality.encoder == "vision"
+        self.own = QFormer(shape) if shape.own == "each" else None
         self.lora = nn.ModuleList(
             LoraLayer(shape.width, config.lora)
             for _ in range(shape.layers if self.uses_lora else 0)
@@ -82,7 +87,11 @@ class Adapter(nn.Module):
         return tokens + grid_code(*tokens.shape[1:]).to(tokens) if self.grid else tokens
 
     def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
-        """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates."""
+        """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates, or that of
+        the sense's own."""
+        if self.own is not None:
+            own: Tensor = self.own(self.queries, memory, mask)
+            return own
         out: Tensor = qformer(self.queries, memory, mask, self.lora if self.uses_lora else None)
         return out
 
@@ -100,6 +109,19 @@ class Adapter(nn.Module):
         for name, parameter in self.named_parameters():
             if name in given and given[name].shape == parameter.shape:
                 parameter.copy_(given[name])
+
+    @torch.no_grad()
+    def take_own(self, qformer: QFormer) -> None:
+        """From now on the sense has a Q-Former of its own, which starts as that one with the
+        sense's updates in its weights: what it computes stays the same."""
+        self.own = deepcopy(qformer).requires_grad_(True)
+        for layer, update in zip(
+            self.own.layers, self.lora, strict=False
+        ):  # no updates, if skipped
+            attention, lora = cast(Attention, layer.attention), cast(LoraLayer, update)
+            attention.query.weight += lora.query.b @ lora.query.a
+            attention.value.weight += lora.value.b @ lora.value.a
+        self.lora, self.uses_lora = nn.ModuleList(), False
 
     def lora_matrices(self) -> list[nn.Parameter]:
         """The matrices whose gradient the released code's early exit watches."""

@@ -60,6 +60,7 @@ class Crema(nn.Module):
             )
         self.config = config
         self.senses = canonical(config.senses)
+        # Under qformer.own=each nothing reads it: it stays as what new senses start from.
         self.qformer = QFormer(config.qformer).requires_grad_(False)
         self.adapters = nn.ModuleDict()
         for sense in self.senses:  # in canonical order: listing order must not change the init
@@ -105,6 +106,15 @@ class Crema(nn.Module):
         self._set_senses([*self.config.senses, sense])
         for name in self.senses:  # parameters stay in canonical order, however the model grew
             self.adapters[name] = self.adapters.pop(name)
+
+    def own_qformers(self) -> None:
+        """Every sense gets a Q-Former of its own that starts as the shared one
+        (``model.qformer.own=each``); outputs stay as they are."""
+        for sense in self.senses:
+            self.adapter(sense).take_own(self.qformer)
+        shape = replace(self.config.qformer, own="each")
+        self.config = replace(self.config, qformer=shape)
+        self.origins.clear()
 
     def remove_sense(self, sense: str) -> None:
         """Takes a sense out; what remains is as if it had never been there."""

@@ -61,7 +61,8 @@ def encoder_facts(sense: str, width: int, config: ModelConfig) -> EncoderFacts:
 
 def shape_of(sense: str, config: ModelConfig, llm_width: int) -> Shape:
     q = config.qformer
-    rank = 0 if sense in config.lora.skip else config.lora.rank
+    without = sense in config.lora.skip or q.own == "each"
+    rank = 0 if without else config.lora.rank
     return Shape(q.layers, q.width, q.queries, q.encoder_width, rank, llm_width)
 
 

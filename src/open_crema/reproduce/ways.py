@@ -7,7 +7,6 @@ takes steps for about as long instead.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from open_crema import config as configuration
-from open_crema import experiment, modality
+from open_crema import experiment
 from open_crema.config import Config
 from open_crema.errors import ConfigError, CremaError
 from open_crema.evaluation.run import evaluate
 from open_crema.evaluation.subsets import BLIND, name_of
-from open_crema.model.adapter import Adapter
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained
 from open_crema.model.qformer import LoraLayer, QFormer
@@ -42,25 +40,6 @@ OWN = tuple(n for n in needing(SENSE, "video") if n not in IN_TIME)
 _ALIGNED = ("train.alignment.epochs=30",)
 _FOUND = "found.json"
 _RATE = 8e-4  # of an update of the LLM, as text tuning goes on with
-
-
-class OwnQFormer(Adapter):
-    """A Q-Former of the sense's own, all of it trained; it starts as the base's with its LoRA."""
-
-    def begin(self, like: Adapter, qformer: QFormer) -> None:
-        self.start_as(like)
-        self.own = copy.deepcopy(qformer).requires_grad_(True)
-        with torch.no_grad():
-            for layer, update in zip(self.own.layers, self.lora, strict=True):
-                attention: Any = layer.attention
-                lora: Any = update
-                attention.query.weight += lora.query.b @ lora.query.a
-                attention.value.weight += lora.value.b @ lora.value.a
-        self.lora = nn.ModuleList()
-
-    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = self.own(self.queries, memory, mask)
-        return out
 
 
 class Projector(nn.Module):
@@ -114,10 +93,9 @@ def _of_rank(rank: int) -> Callable[[Crema], None]:
 
 
 def _own_qformer(model: Crema) -> None:
-    old = model.adapter(SENSE)
-    new = OwnQFormer(modality.get(SENSE), model.config, old.encoder_width, model.backbone.width)
-    new.begin(model.adapter("video"), model.qformer)
-    model.adapters[SENSE] = new
+    """It starts as the base's with the video's LoRA."""
+    model.adapter(SENSE).start_as(model.adapter("video"))
+    model.adapter(SENSE).take_own(model.qformer)
 
 
 def _projector(model: Crema) -> None:

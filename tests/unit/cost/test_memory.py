@@ -51,4 +51,4 @@ def test_the_store_holds_what_encoders_give():
     chosen = replace(chosen, data=replace(chosen.data, store_frames=8))
     found = cost.store_bytes(chosen, Tokens(frames=4, windows=2))
     assert found["video"] == found["flow"] == 8 * 65 * 384 * 2
-    assert found["audio"] == 2 * 32 * 1024 * 2
+    assert found["audio"] == 2 * 36 * 1024 * 2

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import tiny
-from open_crema import modality
 from open_crema.model.adapter import Adapter
-from open_crema.reproduce.ways import INSTEAD, RANKS, OwnQFormer, Projector
+from open_crema.reproduce.ways import INSTEAD, RANKS, Projector
 
 
 def features(rows: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,20 +16,19 @@ def features(rows: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_an_own_qformer_starts_as_the_base_s_with_the_update_of_the_adapter_it_is_like():
-    model = tiny.crema("video", "audio").eval()
+    model = tiny.stir(tiny.crema("video", "audio", "flow")).eval()
     video: Adapter = model.adapter("video")
-    own = OwnQFormer(
-        modality.get("flow"), model.config, video.encoder_width, model.backbone.width
-    ).eval()
-    own.begin(video, model.qformer)
+    flow: Adapter = model.adapter("flow")
+    flow.start_as(video)
+    flow.take_own(model.qformer)
     tokens, mask = features(3, video.encoder_width)
     with torch.no_grad():
         expected = video(model.qformer, tokens, mask)
-        torch.testing.assert_close(own(model.qformer, tokens, mask), expected)
+        torch.testing.assert_close(flow(model.qformer, tokens, mask), expected)
         for parameter in model.qformer.parameters():
             parameter.add_(1.0)
-        torch.testing.assert_close(own(model.qformer, tokens, mask), expected)
-    assert all(p.requires_grad for p in own.own.parameters())
+        torch.testing.assert_close(flow(model.qformer, tokens, mask), expected)
+    assert all(p.requires_grad for p in flow.own.parameters())
 
 
 def test_a_projector_leaves_out_what_is_padding():

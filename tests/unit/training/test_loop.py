@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +14,16 @@ import torch
 import tiny
 from open_crema import config as configuration
 from open_crema.config import Config
-from open_crema.data import sampler
-from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError, CremaError, DataError
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained
 from open_crema.training import checkpoint
 from open_crema.training.loop import Trainer
+from tiny import CutError, Questions
 
 SENSES = ("video", "audio")
 ANSWERS = ("red", "two dogs", "a cat")
 PRESENCE = ({"video": 2, "audio": 2}, {"video": 3}, {"audio": 1}, {"video": 1, "audio": 2})
-
-
-class CutError(Exception):
-    """The run ends here, as if its machine had."""
-
-
-class Questions:
-    """Made-up samples; stops after ``cut`` batches."""
-
-    skipped, masked = {}, {}
-
-    def __init__(self, items: list[tiny.Item], *, cut: int | None = None) -> None:
-        self.items = items
-        self.samples = [sample for sample, _ in items]
-        self.cut = cut
-        self.given: list[tuple[int, Batch]] = []
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def rows(self, questions: int) -> list[list[int]]:
-        assert questions == 1
-        return [[i] for i in range(len(self))]
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        training: bool,
-        epoch: int,
-        seed: int,
-        skip: int = 0,
-        questions: int = 1,
-    ) -> Iterator[Batch]:
-        assert training
-        assert questions == 1
-        places = sampler.order(seed, epoch, len(self))
-        for start in range(skip * batch_size, len(places), batch_size):
-            if self.cut is not None and len(self.given) == self.cut:
-                raise CutError
-            batch = tiny.batch(*(self.items[i] for i in places[start : start + batch_size]))
-            self.given.append((epoch, batch))
-            yield batch
 
 
 def items(count: int = 10, presence: Any = PRESENCE) -> list[tiny.Item]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import CutError, assert_same_run, of_kind
+from test_loop import assert_same_run, of_kind
 
 import tiny
 from open_crema import config as configuration
@@ -21,6 +21,7 @@ from open_crema.training.align import captions_of
 from open_crema.training.identity import digest
 from open_crema.training.loop import Trainer
 from open_crema.training.strategy import joint, sequential
+from tiny import CutError
 
 SENSES = ("video", "audio")
 ANSWERS = ("red", "two dogs", "a cat")

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import EXIT, CutError, Questions, assert_same_run, items, of_kind, trainer
+from test_loop import EXIT, assert_same_run, items, of_kind, trainer
 
 import tiny
 from open_crema.data.sampler import shuffled
 from open_crema.data.sense_dropout import withhold
 from open_crema.training.optimizer import build_optimizer, set_rate
+from tiny import CutError, Questions
 
 SENSES = ("video", "audio", "flow")
 PRESENCE = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loop import EXIT, Questions, items, log, outcome, trainer
+from test_loop import EXIT, items, log, outcome, trainer
 
 import faults
 from open_crema.errors import WeightsError
@@ -22,6 +22,7 @@ from open_crema.model.crema import Crema
 from open_crema.termination import Stopped
 from open_crema.training import checkpoint, identity
 from open_crema.training.loop import Trainer
+from tiny import Questions
 
 BOTH = {"accumulate": 2, "exit": EXIT, "epochs": 3}  # 10 questions: 2 steps an epoch
 RUNS = {

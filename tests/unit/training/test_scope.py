@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import EXIT, CutError, Questions, assert_same_run, items, moved, of_kind, own
+from test_loop import EXIT, assert_same_run, items, moved, of_kind, own
 from torch import Tensor
 
 import tiny
@@ -22,6 +22,7 @@ from open_crema.storage import read_tensors
 from open_crema.training.loop import Trainer
 from open_crema.training.scope import freeze_published
 from open_crema.training.strategy import joint, sequential
+from tiny import CutError, Questions
 
 PRESENCE = (
     {"video": 2, "flow": 2, "audio": 2},
