@@ -92,9 +92,9 @@ def _inject(at: int, fault: Callable[[], None], forever: bool) -> None:
 
     save = storage.save_file
 
-    def save_file(tensors: Any, path: Path) -> None:
+    def save_file(tensors: Any, path: Path, **options: Any) -> None:
         point()
-        save(tensors, path)
+        save(tensors, path, **options)
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         point()

@@ -129,3 +129,41 @@ def random_vit(*, width: int, layers: int = 2, side: int = 4) -> dict[str, Tenso
         found[f"blocks.{i}.attn.q_bias"] = normal(width)
         found[f"blocks.{i}.attn.v_bias"] = normal(width)
     return {f"visual_encoder.{name}": tensor for name, tensor in found.items()}
+
+
+def random_beats(width: int = 24, patches: int = 16, heads: int = 3, layers: int = 2) -> Tensors:
+    """A BEATs by the published checkpoint's names."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    found = {
+        "patch_embedding.weight": normal(patches, 1, 16, 16),
+        "layer_norm.weight": torch.ones(patches),
+        "layer_norm.bias": normal(patches),
+        "post_extract_proj.weight": normal(width, patches),
+        "post_extract_proj.bias": normal(width),
+        "encoder.pos_conv.0.bias": normal(width),
+        "encoder.pos_conv.0.weight_g": torch.ones(1, 1, 8),
+        "encoder.pos_conv.0.weight_v": normal(width, width // 4, 8),
+        "encoder.layer_norm.weight": torch.ones(width),
+        "encoder.layer_norm.bias": normal(width),
+    }
+    places = normal(32, heads)
+    for i in range(layers):
+        at = f"encoder.layers.{i}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            found[f"{at}.self_attn.{name}.weight"] = normal(width, width)
+            found[f"{at}.self_attn.{name}.bias"] = normal(width)
+        found[f"{at}.self_attn.relative_attention_bias.weight"] = places.clone()
+        found[f"{at}.self_attn.grep_linear.weight"] = normal(8, width // heads)
+        found[f"{at}.self_attn.grep_linear.bias"] = normal(8)
+        found[f"{at}.self_attn.grep_a"] = torch.ones(1, heads, 1, 1)
+        for name, shape in (("fc1", (40, width)), ("fc2", (width, 40))):
+            found[f"{at}.{name}.weight"] = normal(*shape)
+            found[f"{at}.{name}.bias"] = normal(shape[0])
+        for name in ("self_attn_layer_norm", "final_layer_norm"):
+            found[f"{at}.{name}.weight"] = torch.ones(width)
+            found[f"{at}.{name}.bias"] = normal(width)
+    return found

@@ -6,12 +6,12 @@ projection to the LLM and, for pictures, its norm are the image's; LoRA starts a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from open_crema.convert import frozen, keys
 from open_crema.convert.official import Layout, Report, build
 from open_crema.convert.source import Entry, State, read_folder, read_pth
 from open_crema.errors import ConfigError, WeightsError
+from open_crema.storage import read_json
 
 _TRANSFORMERS = (  # transformers -> the released code's names, with one modality rgb
     (r"query_tokens", "query_tokens_rgb"),
@@ -66,8 +67,9 @@ def from_blip2(
         )
     order = keys.modalities([official[sense] for sense in senses])
     if source.is_dir():
-        state = _renamed(read_folder(source), _TRANSFORMERS)
-        layout = _with_tokenizer(source, layout)
+        said = _configuration(source)
+        state = _with_head(_renamed(read_folder(source), _TRANSFORMERS), said)
+        layout = _with_tokenizer(source, said, layout)
     else:
         state = _renamed(read_pth(source), _LAVIS)
     if "query_tokens_rgb" not in state:
@@ -148,12 +150,26 @@ def _of_rgb(key: str) -> bool:
     return key == "query_tokens_rgb" or key.startswith(("t5_proj_rgb.", "ln_rgb."))
 
 
-def _with_tokenizer(folder: Path, layout: Layout) -> Layout:
+def _configuration(folder: Path) -> Mapping[str, Any]:
+    return read_json(folder / "config.json", "a BLIP-2 of transformers has one")
+
+
+def _with_head(state: State, said: Mapping[str, Any]) -> State:
+    """With the LLM's head. transformers writes none where it equals the embedding; but a T5 that is
+    said to have its own does not scale what the head reads, as one without does."""
+    text = said.get("text_config")
+    own = isinstance(text, Mapping) and False in (
+        text.get("tie_word_embeddings"),
+        text.get("scale_decoder_outputs"),
+    )
+    shared, head = f"{frozen.T5}shared.weight", f"{frozen.T5}lm_head.weight"
+    if own and shared in state and head not in state:
+        return {**state, head: state[shared]}
+    return state
+
+
+def _with_tokenizer(folder: Path, said: Mapping[str, Any], layout: Layout) -> Layout:
     """The heads that the folder's configuration says, and its tokenizer."""
-    try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / 'config.json'}: cannot be read ({error})") from None
 
     def heads(part: str) -> int | None:
         own = said.get(part)

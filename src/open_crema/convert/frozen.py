@@ -91,15 +91,16 @@ def write_beats(state: State, folder: Path) -> None:
 
 
 def faults(live: State, vision_heads: int | None) -> tuple[list[str], list[str]]:
-    """What of T5 and ViT does not fit, in words, and which of their keys are no part of them.
+    """What of T5, ViT and BEATs does not fit, in words, and which keys are no part of them.
 
-    live: a checkpoint's tensors by the released code's names. BEATs' are taken as they are.
+    live: a checkpoint's tensors by the released code's names.
     """
     wrong: list[str] = []
     others = sorted(k for k in live if k.startswith("audio_encoder.") and not k.startswith(SOUND))
     for prefix, expected in (
         (T5, _t5_shapes(without(live, T5), wrong)),
         (VIT, _vit_shapes(without(live, VIT), vision_heads, wrong)),
+        (SOUND, _beats_shapes(without(live, SOUND), wrong)),
     ):
         state = without(live, prefix)
         if not state or expected is None:
@@ -162,6 +163,27 @@ def _vit_shapes(state: State, heads: int | None, wrong: list[str]) -> _Shapes | 
     width = found["cls_token"][-1]
     biases = [f"blocks.{i}.attn.{part}_bias" for i in range(layers) for part in "qv"]
     return found | dict.fromkeys(biases, (width,))
+
+
+def _beats_shapes(state: State, wrong: list[str]) -> _Shapes | None:
+    from open_crema.encoders.beats import BeatsModel
+
+    if not state:
+        return None
+    try:
+        with torch.device("meta"):
+            model = BeatsModel({name: torch.empty(entry.shape) for name, entry in state.items()})
+    except KeyError as error:
+        wrong.append(f"missing {SOUND}{error.args[0]}")
+        return None
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        wrong.append(f"{SOUND}* has the shapes of no BEATs ({error})")
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for new, old in (("original0", "weight_g"), ("original1", "weight_v")):  # of a weight norm
+        conv = "encoder.pos_conv.0."
+        shapes[f"{conv}{old}"] = shapes.pop(f"{conv}parametrizations.weight.{new}")
+    return shapes
 
 
 def eva_to_transformers(state: State) -> State:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Blip2Config, Blip2ForConditionalGeneration
+from transformers import Blip2Config, Blip2ForConditionalGeneration, T5ForConditionalGeneration
 
 from open_crema import config, convert
 from open_crema.convert.official import stand_in_of
 from open_crema.encoders.vision import VisionFolder
 from open_crema.errors import ConfigError, WeightsError
 from open_crema.model.files import from_pretrained, read_model
+from open_crema.weights import load_frozen
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,16 @@ def test_pictures_features_and_tokens_are_those_of_transformers(blip2, folder, t
     assert (read - expected).abs().max() <= 1e-5
     projected = adapter.projection(read)
     assert (projected - blip2.language_projection(expected)).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_the_llm_says_what_transformers_says(blip2, folder, tmp_path):
+    """Its head equals its embedding here, so that transformers writes none."""
+    convert.from_blip2(folder, tmp_path / "model", rank=4)
+    llm = load_frozen(T5ForConditionalGeneration, tmp_path / "model/llm")
+    given = {"input_ids": torch.tensor([[5, 9, 1]]), "decoder_input_ids": torch.tensor([[0, 7]])}
+    expected = blip2.language_model(**given).logits
+    assert (llm(**given).logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_each_sense_starts_as_the_image_and_only_video_is_trained(blip2, folder, tmp_path):

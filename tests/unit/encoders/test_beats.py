@@ -12,49 +12,13 @@ from open_crema.encoders.beats import BeatsModel, spectrogram
 from open_crema.errors import ConfigError, MediaError
 from open_crema.media import Audio
 from open_crema.storage import write_json
-
-
-def weights(width=24, patches=16, heads=3, layers=2):
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator) * 0.2
-
-    found = {
-        "patch_embedding.weight": normal(patches, 1, 16, 16),
-        "layer_norm.weight": torch.ones(patches),
-        "layer_norm.bias": normal(patches),
-        "post_extract_proj.weight": normal(width, patches),
-        "post_extract_proj.bias": normal(width),
-        "encoder.pos_conv.0.bias": normal(width),
-        "encoder.pos_conv.0.weight_g": torch.ones(1, 1, 8),
-        "encoder.pos_conv.0.weight_v": normal(width, width // 4, 8),
-        "encoder.layer_norm.weight": torch.ones(width),
-        "encoder.layer_norm.bias": normal(width),
-    }
-    places = normal(32, heads)
-    for i in range(layers):
-        at = f"encoder.layers.{i}"
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found[f"{at}.self_attn.{name}.weight"] = normal(width, width)
-            found[f"{at}.self_attn.{name}.bias"] = normal(width)
-        found[f"{at}.self_attn.relative_attention_bias.weight"] = places.clone()
-        found[f"{at}.self_attn.grep_linear.weight"] = normal(8, width // heads)
-        found[f"{at}.self_attn.grep_linear.bias"] = normal(8)
-        found[f"{at}.self_attn.grep_a"] = torch.ones(1, heads, 1, 1)
-        for name, shape in (("fc1", (40, width)), ("fc2", (width, 40))):
-            found[f"{at}.{name}.weight"] = normal(*shape)
-            found[f"{at}.{name}.bias"] = normal(shape[0])
-        for name in ("self_attn_layer_norm", "final_layer_norm"):
-            found[f"{at}.{name}.weight"] = torch.ones(width)
-            found[f"{at}.{name}.bias"] = normal(width)
-    return found
+from reference.weights import random_beats
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("beats")
-    save_file(weights(), place / "model.safetensors")
+    save_file(random_beats(), place / "model.safetensors")
     write_json(place / "config.json", {"model_type": "beats"})
     return place
 
@@ -71,8 +35,8 @@ def track(seconds, start=0.0):
 
 def test_a_folder_is_an_audio_encoder_of_its_size(folder):
     spec = registry.spec(str(folder))
-    repeated = weights()["encoder.layers.1.self_attn.relative_attention_bias.weight"].numel()
-    count = sum(t.numel() for t in weights().values()) - repeated
+    repeated = random_beats()["encoder.layers.1.self_attn.relative_attention_bias.weight"].numel()
+    count = sum(t.numel() for t in random_beats().values()) - repeated
     assert (spec.kind, spec.width, spec.parameters) == ("audio", 24, count)
     with pytest.raises(ConfigError, match="of the kind 'audio'"):
         registry.width_for(modality.get("video"), EncodersConfig(vision=str(folder)))
@@ -160,7 +124,7 @@ def test_bad_sound_and_bad_folders_are_refused(folder, tmp_path):
 
 
 def test_bf16_weights_are_used_in_full_precision(folder, tmp_path):
-    half = {n: t.bfloat16() for n, t in weights().items()}
+    half = {n: t.bfloat16() for n, t in random_beats().items()}
     save_file(half, tmp_path / "model.safetensors")
     write_json(tmp_path / "config.json", {"model_type": "beats"})
     found = encoder(tmp_path)(track(0.64)).tokens
