@@ -21,7 +21,7 @@ from PIL import Image
 from open_crema import cli
 from open_crema.tasks import jsonl
 
-N = ("--n", "40", "--seed", "3", "--types", "audio_voice", "point_turned")
+N = ("--n", "80", "--seed", "3", "--types", "audio_voice", "point_turned")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def make(folder: Path) -> list[str]:
 
 def test_what_it_makes_is_read_by_the_task_and_by_others(whole):
     samples = jsonl.load(whole / "questions.jsonl")
-    assert len(samples) == 40
+    assert len(samples) == 80
     assert all(Path(path).is_file() for sample in samples for path in sample.media.values())
     assert all(len(sample.media) == 7 for sample in samples)
     official = whole / "official"
@@ -56,8 +56,8 @@ def test_what_it_makes_is_read_by_the_task_and_by_others(whole):
     videos = official / "music_avqa" / "videos"
     assert {f"{entry['video_id']}.mp4" for entry in avqa} == {p.name for p in videos.iterdir()}
     with (official / "nextqa" / "train.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 40
-    assert len(list((official / "sqa3d" / "scans").iterdir())) == 20
+        assert len(list(csv.DictReader(file))) == 80
+    assert len(list((official / "sqa3d" / "scans").iterdir())) == 40
 
 
 def test_killed_stopped_and_continued_it_ends_the_same(whole, tmp_path):
@@ -78,7 +78,7 @@ def test_killed_stopped_and_continued_it_ends_the_same(whole, tmp_path):
         time.sleep(draw.uniform(0, 0.1))
         end(process.pid)
         _, err = process.communicate(timeout=60)  # until no process holds its streams any more
-        assert len(groups()) < 20
+        assert len(groups()) < 40
         return process.returncode, err.splitlines()[-1] if err else ""
 
     again = "run the same command again to continue"
