@@ -120,20 +120,20 @@ def test_a_complete_set_is_extended_and_then_left_alone(crema, whole, tmp_path):
 
     assert run(3).code == 0
     smaller = tree(tmp_path / "set")
-    larger = run(40)
+    larger = run(80)
     assert larger.code == 0
     assert tree(tmp_path / "set") == tree(whole)
     assert len(smaller) < len(tree(whole))
-    said = r": 40 clips in \d+\.\d s, \d+\.\d a second, \d+\.\d MB\n"
+    said = r": 80 clips in \d+\.\d s, \d+\.\d a second, \d+\.\d MB\n"
     assert re.fullmatch(re.escape(str(tmp_path / "set")) + said, larger.out)
-    again = run(40)
+    again = run(80)
     assert (again.code, again.err) == (0, "")
-    assert again.out == f"{tmp_path / 'set'}: 40 clips, complete already; nothing to do\n"
-    run(39).refused("is a set of 40 questions, asked for are only 39", "choose another folder")
+    assert again.out == f"{tmp_path / 'set'}: 80 clips, complete already; nothing to do\n"
+    run(79).refused("is a set of 80 questions, asked for are only 79", "choose another folder")
     manifest = tmp_path / "set" / "senseqa.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 0}))
     before = tree(tmp_path / "set")
-    run(40).refused("holds SenseQA of version 0, asked for is version 1; choose another folder")
+    run(80).refused("holds SenseQA of version 0, asked for is version 1; choose another folder")
     assert tree(tmp_path / "set") == before
 
 
