@@ -263,7 +263,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(saved, tmp_path):
         code, at = 2, 0
         while code == 2:
             (tmp_path / "out").mkdir()
-            at += 1 + at // 2  # not each of them: a conversion does many
+            at += 1 + at  # not each of them: a conversion does many
             code = faults.full_disk(work, at=at)
             assert code in (0, 2), at
             left = list((tmp_path / "out").iterdir())
