@@ -294,7 +294,7 @@ def test_a_file_is_not_replaced_by_a_folder(model, tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_place(model, tmp_path, monkeypatch):
-    def full(tensors, path):
+    def full(tensors, path, **options):
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
 
     monkeypatch.setattr(storage, "save_file", full)
