@@ -103,7 +103,9 @@ def measure(name: str) -> dict[str, float]:
     torch.randn(512, 512).requires_grad_().matmul(
         torch.randn(512, 512)
     ).sum().backward()  # libraries
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again: building the model had one
+    Path("/proc/self/clear_refs").write_text(
+        "5"
+    )  # the peak starts again: building the model had one
     before = kilobytes("VmRSS")
     for sense in model.senses:  # as sequential training: one adapter and the fusion at a time
         for other in model.senses:
