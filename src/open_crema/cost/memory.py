@@ -70,6 +70,7 @@ def training_memory(config: Config, tokens: Tokens | None = None) -> Memory:
     moments = {"adamw": 2, "sgd": 0}[config.train.optimizer]
     with FakeTensorMode(), _Alive() as alive:
         _without_storage(model)
+        _without_masks(model.backbone.llm)
         alive.forget()
         step = _step(model, config, tokens or Tokens(), alive)
     return Memory(_weights(model, config), step, moments * trained)
@@ -137,6 +138,18 @@ def _without_storage(model: Crema) -> None:
     for sense in model.senses:
         # The code of places is kept for all models of a process: it must not be made here.
         model.adapter(sense).grid = False
+
+
+def _without_masks(llm: Any) -> None:
+    """Samples of one length need no mask, which transformers sees of tensors with values only."""
+    forward = llm.forward
+
+    def unmasked(
+        *args: Any, attention_mask: Any = None, decoder_attention_mask: Any = None, **given: Any
+    ) -> Any:
+        return forward(*args, **given)
+
+    llm.forward = unmasked
 
 
 class _Alive(TorchDispatchMode):
