@@ -152,11 +152,11 @@ def _without_masks(llm: Any) -> None:
     llm.forward = unmasked
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of the tensors that operations make, while they live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._storages: dict[int, weakref.ref[Any]] = {}
 
@@ -189,7 +189,8 @@ class _Alive(TorchDispatchMode):
 
 
 def _key(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+    key: int = x.untyped_storage()._cdata
+    return key
 
 
 def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
@@ -226,7 +227,7 @@ def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
     alive.peak = alive.now
     for sense in live:
         found = made[sense].tokens
-        found.backward(torch.empty_like(found))
+        found.backward(torch.empty_like(found))  # type: ignore[no-untyped-call]
     return max(whole, alive.peak)
 
 
