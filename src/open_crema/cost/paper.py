@@ -162,8 +162,8 @@ def _why_operations(row: Row, done: Operations) -> str:
     further = [s for s in done.encoders if s not in ("video", "audio", "point")]
     without = done.total - sum(done.encoders[s] or 0 for s in further)
     return (
-        f"{without / 1e12:.2f}K without the ViT passes of {len(further)} further senses: printed so "
-        "flat only without them; a further sense is printed as 0.13K (Table 3), 0.015K (Table 1)"
+        f"{without / 1e12:.2f}K without the ViT passes of senses besides video: printed so flat "
+        "only without them; a further sense is printed as 0.13K (Table 3), 0.015K (Table 1)"
     )
 
 
