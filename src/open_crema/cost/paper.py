@@ -25,7 +25,9 @@ _WHY_SOUND = (
     "would need 6 windows of sound, not 2; and flow beside it (V,A,F) is then printed as 0.03K "
     "more, which is 0.92K more than V in Table 3"
 )
-_WHY_POINTS = "would need 25,000 points, not 5,000; V,P,D,N would then need 20,000 and no ViT pass but video's"
+_WHY_POINTS = (
+    "would need 25,000 points, not 5,000; V,P,D,N would then need 20,000 and a ViT for video alone"
+)
 _WHY_CONCAT = (
     "one more visual sense side by side is printed as 0.91K, 2.82K, 1.09K (Table 3), 1.43K "
     "(Table 1), 1.90K (Table 2); counted it is 1.25K each"
