@@ -42,9 +42,8 @@ class RunCost:
             "memory": {
                 "weights": memory.weights,
                 "training": memory.training,
-                "saved": memory.saved,
-                "updates": memory.updates,
-                "working": memory.working,
+                "step": memory.step,
+                "moments": memory.moments,
             },
             "store": {"clip": sum(self.store.values()), "senses": self.store},
             "tokens": vars(self.tokens),
@@ -107,7 +106,7 @@ def _places(cost: RunCost, config: Config) -> Table:
     result.add_column("GiB", justify="right", no_wrap=True)
     memory, batch = cost.memory, config.train.batch_size
     for name, size in (
-        ("weights (fp32, without encoders)", memory.weights),
+        ("weights as loaded, without encoders", memory.weights),
         (f"a training step of {batch} beyond them (estimate)", memory.training),
         ("feature store, 1,000 clips", 1000 * sum(cost.store.values())),
     ):

@@ -41,9 +41,9 @@ def grid_code(keys: int, width: int) -> Tensor:
 class Adapter(nn.Module):
     """Queries, low-rank updates and projections of one sense.
 
-    ``forward(qformer, tokens [N, K, W], mask [N, K]) -> [N, Q, D]``: N segments of frozen-encoder
-    output become Q tokens each in the LLM's embedding space. :meth:`memory` and :meth:`read` are
-    its two halves: what the Q-Former attends to, and what it makes of it.
+    ``forward(qformer, tokens [N, K, W], mask [N, K] or None) -> [N, Q, D]``: N segments of
+    frozen-encoder output become Q tokens each in the LLM's embedding space. :meth:`memory` and
+    :meth:`read` are its two halves: what the Q-Former attends to, and what it makes of it.
 
     own: the sense's own Q-Former, under model.qformer.own=each; it is trained with the rest.
 
@@ -86,7 +86,7 @@ class Adapter(nn.Module):
             tokens = self.input_norm(tokens)
         return tokens + grid_code(*tokens.shape[1:]).to(tokens) if self.grid else tokens
 
-    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor) -> Tensor:
+    def read(self, qformer: QFormer, memory: Tensor, mask: Tensor | None) -> Tensor:
         """``[N, K, E] -> [N, Q, H]``, the Q-Former's output with this sense's updates, or that of
         the sense's own."""
         if self.own is not None:
@@ -95,7 +95,7 @@ class Adapter(nn.Module):
         out: Tensor = qformer(self.queries, memory, mask, self.lora if self.uses_lora else None)
         return out
 
-    def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if self.training and torch.is_grad_enabled():
             self.fresh.fill_(False)
         projected: Tensor = self.projection(self.read(qformer, self.memory(tokens), mask))

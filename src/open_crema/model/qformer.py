@@ -119,7 +119,7 @@ def _gain(name: str) -> float:
 
 
 class QFormer(nn.Module):
-    """``forward(queries [Q, H], memory [N, K, E], mask [N, K], lora) -> [N, Q, H]``.
+    """``forward(queries [Q, H], memory [N, K, E], mask [N, K] or None, lora) -> [N, Q, H]``.
 
     N is any flattening of batch and segments. ``lora`` has one LoraLayer a layer, or is None to
     use the frozen weights alone.
@@ -146,11 +146,11 @@ class QFormer(nn.Module):
         self,
         queries: Tensor,
         memory: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         lora: Sequence[LoraLayer] | nn.ModuleList | None = None,
     ) -> Tensor:
         # Without padding the mask says nothing, and attention without one is faster and exact.
-        padded = None if bool(mask.all()) else mask
+        padded = None if mask is None or bool(mask.all()) else mask
         x: Tensor = self.dropout(self.norm(queries).expand(memory.shape[0], -1, -1))
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, padded, None if lora is None else lora[i])
