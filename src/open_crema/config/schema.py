@@ -86,8 +86,8 @@ class FusionConfig:
     placement: Literal["append", "add"] = "append"
     # How the blocks start: "fan-in", nn.Linear's (the released code); "identity", so that senses
     # begin as themselves, without a bias: self-gated with twice the identity, where silu(2 x) is
-    # nearly x; ungated, linear, mixture-of-experts with the identity; cross-attention with the
-    # identity for its values and output.
+    # nearly x; ungated, linear with the identity; mixture-of-experts with experts that add nothing
+    # to what they are given; cross-attention with the identity for its values and output.
     init: Literal["fan-in", "identity"] = "fan-in"
 
 

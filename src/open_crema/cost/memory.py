@@ -101,30 +101,33 @@ def _same(tensor: Tensor) -> Tensor:
 
 def _forward(model: Crema, moving: Sequence[str], batch: int, tokens: Tokens) -> Tensor:
     config, width = model.config, model.backbone.width
-    queried = {}
+    time, queries = segments_of(model.senses[0], tokens), config.qformer.queries
+    kind = kind_of(config.fusion.kind, width, queries, config.qformer.width)
+    queried, merged = {}, {}
     for sense in model.senses:
         adapter = cast(Adapter, model.adapters[sense])
         segments, keys = segments_of(sense, tokens), keys_of(sense, config, tokens)
         features = torch.empty(batch * segments, keys, adapter.encoder_width)
         mask = torch.ones(batch * segments, keys, dtype=torch.bool, device="cpu")
         with torch.set_grad_enabled(sense in moving):
-            queried[sense] = adapter(model.qformer, features, mask)
+            states = adapter.states(model.qformer, features, mask)
+            queried[sense] = adapter.projection(states)
+        merged[sense] = states if kind is not None and kind.inside else queried[sense]
     first = model.senses[0]
-    time, queries = segments_of(first, tokens), config.qformer.queries
     parts = [queried[first].view(batch, time * queries, width)]
-    kind = kind_of(config.fusion.kind, width, queries)
     others = [sense for sense in model.senses if sense != first]
     if kind is None or not others:
         parts += [queried[sense].view(batch, -1, width) for sense in others]
     else:
         aligned = {}
         for sense in others:
-            own = queried[sense].view(batch, -1, queries, width)
+            own = merged[sense].view(batch, -1, queries, merged[sense].shape[-1])
             aligned[sense] = own[:, :1].expand(-1, time, -1, -1).contiguous()
         present = {sense: torch.ones(batch, dtype=torch.bool) for sense in others}
         blocks = {sense: model.fusion.blocks[sense] for sense in others}
         shared = dict(model.fusion.shared)
-        fused = kind.merge(kind.parts(aligned, present, blocks, shared), shared)
+        projections = {sense: cast(Adapter, model.adapters[sense]).projection for sense in others}
+        fused = kind.merge(kind.parts(aligned, present, blocks, shared, projections), shared)
         parts.append(fused.view(batch, -1, width))
     whole = torch.cat(parts, dim=1)
     text = torch.empty(batch, max(prompt_tokens(config, tokens) - whole.shape[1], 1), width)
