@@ -66,7 +66,7 @@ class Ears:
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny random LLM and the encoders above in place of pretrained ones; a cache of its own."""
     monkeypatch.setenv("CREMA_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(backbones, "load", lambda name, *, dropout=0.0: tiny.backbone())
+    monkeypatch.setattr(backbones, "load", lambda name, **_: tiny.backbone())
     monkeypatch.setattr(
         "open_crema.data.extract.encoder_for",
         lambda kind, config: {"vision": Eyes, "audio": Ears}[kind.encoder](),

@@ -80,7 +80,7 @@ class TestModelFolders:
         use(model).refused("run.yaml", "model.senses")
 
     def test_of_another_llm(self, use, model, monkeypatch):
-        monkeypatch.setattr(backbones, "load", lambda name, *, dropout=0.0: tiny.backbone(seed=1))
+        monkeypatch.setattr(backbones, "load", lambda name, **_: tiny.backbone(seed=1))
         use(model).refused("trained on the LLM tiny-llama-0, not on tiny-llama-1")
 
     def test_eval_before_training(self, crema, place):

@@ -54,7 +54,7 @@ class Extractor:
 
 @pytest.fixture(autouse=True)
 def tiny_parts(monkeypatch):
-    monkeypatch.setattr(backbones, "load", lambda name, *, dropout=0.0: tiny.backbone())
+    monkeypatch.setattr(backbones, "load", lambda name, **_: tiny.backbone())
     monkeypatch.setattr(
         experiment.Extractor, "from_config", lambda run: Extractor(run.model.senses)
     )

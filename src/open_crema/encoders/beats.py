@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import audio_utils
 
 from open_crema import backbones
 from open_crema.errors import ConfigError, MediaError
@@ -41,8 +42,7 @@ class Beats:
     there are more than ``max_windows``; "start" is the released code's: always ``max_windows``
     from the start, filled with zeros behind the end, nothing masked (REFERENCE 4.3).
 
-    Raises ConfigError, naming the folder, where that is no BEATs, and where the extra ``beats``
-    (kaldi-native-fbank) is missing.
+    Raises ConfigError, naming the folder, where that is no BEATs.
     """
 
     def __init__(
@@ -124,26 +124,43 @@ class Beats:
 
 def spectrogram(samples: Any) -> Tensor:
     """``[n]`` samples in -1 .. 1 to ``[frames, 128]``: kaldi's log mel bands, 25 ms every 10 ms,
-    scaled as BEATs was trained. Raises ConfigError where kaldi-native-fbank is missing."""
-    try:
-        import kaldi_native_fbank as kaldi
-    except ImportError:
-        raise ConfigError(
-            "BEATs needs kaldi-native-fbank: pip install 'open-crema[beats]'"
-        ) from None
-    options = kaldi.FbankOptions()
-    options.frame_opts.samp_freq = RATE
-    options.frame_opts.dither = 0.0
-    options.mel_opts.num_bins = BANDS
-    options.use_energy = False
-    fbank = kaldi.OnlineFbank(options)
-    padded = np.asarray(samples, dtype=np.float32) * 2**15
+    scaled as BEATs was trained.
+
+    By transformers, whose bands may be so narrow that no frequency falls into one, as those of the
+    released code are; kaldi itself, and kaldi-native-fbank, refuse 128 bands of 16 kHz.
+    """
+    padded = np.asarray(samples, dtype=np.float64) * 2**15
     if padded.size < _FRAME:  # a sound shorter than a frame
         padded = np.pad(padded, (0, _FRAME - padded.size))
-    fbank.accept_waveform(RATE, padded)
-    fbank.input_finished()
-    found = [torch.from_numpy(fbank.get_frame(i).copy()) for i in range(fbank.num_frames_ready)]
-    return (torch.stack(found) - _MEAN) / _SPREAD
+    bands = audio_utils.spectrogram(
+        padded,
+        audio_utils.window_function(_FRAME, "povey", periodic=False),
+        frame_length=_FRAME,
+        hop_length=_HOP,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        mel_filters=_mel(),
+        log_mel="log",
+        mel_floor=float(np.finfo(np.float32).eps),
+        remove_dc_offset=True,
+    )
+    return (torch.from_numpy(bands.T.astype(np.float32)) - _MEAN) / _SPREAD
+
+
+@cache
+def _mel() -> Any:
+    return audio_utils.mel_filter_bank(
+        num_frequency_bins=257,
+        num_mel_filters=BANDS,
+        min_frequency=20,
+        max_frequency=RATE // 2,
+        sampling_rate=RATE,
+        norm=None,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
+    )
 
 
 class BeatsModel(nn.Module):
