@@ -329,6 +329,9 @@ class EvalConfig:
     beams: Count = 1
     length_penalty: float = 1.0  # of beam search; the released code has -1
     on_error: Literal["error", "skip", "mask"] = "skip"  # as data.on_error, for evaluation
+    # Senses that were added and that no training has used: left out, so that adding one changes
+    # nothing, or used as they start (the paper's Table 17, "w/o PT").
+    untrained: Literal["leave-out", "use"] = "leave-out"
 
 
 @checked(frozen=True, config=_FORBID)
@@ -342,3 +345,10 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.qformer.own == "each" and self.train.qformer != "frozen":
+            raise ConfigError(
+                f"train.qformer={self.train.qformer} trains the Q-Former that senses share; under "
+                "model.qformer.own=each every sense's own is trained: use frozen"
+            )
