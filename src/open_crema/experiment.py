@@ -40,7 +40,8 @@ def build_model(config: Config) -> Crema:
     """A fresh model, or the one of ``train.init`` with whatever senses it does not have yet.
 
     A model whose senses are concatenated has no fusion that could be lost, so the configuration may
-    name any: it is then trained from its start.
+    name any: it is then trained from its start. Another prompt or alignment is the configuration's,
+    with a warning.
 
     Raises ConfigError where the saved model's shape is not the configuration's, or where the run
     would replace it.
@@ -65,6 +66,7 @@ def build_model(config: Config) -> Crema:
         if sense not in config.model.senses:
             model.remove_sense(sense)
     model.config = replace(model.config, senses=config.model.senses)
+    _change_prompt(model, config)
     if model.config.fusion.kind == "concat" and model.config.fusion != config.model.fusion:
         model.change_fusion(config.model.fusion)
         if config.train.scope == "own" and model.fusion.merges:
@@ -83,6 +85,21 @@ def build_model(config: Config) -> Crema:
             "configuration's; give both the same `model` section"
         )
     return model
+
+
+def _change_prompt(model: Crema, config: Config) -> None:
+    changed = [
+        f"model.{part}"
+        for part in ("prompt", "align")
+        if getattr(model.config, part) != getattr(config.model, part)
+    ]
+    if changed:
+        logger.warning(
+            "train.init %s was made with another %s; it goes on with this configuration's",
+            config.train.init,
+            " and ".join(changed),
+        )
+        model.change_prompt(config.model.prompt, config.model.align)
 
 
 def read_samples(config: Config, split: str) -> list[Sample]:

@@ -167,10 +167,12 @@ class ModelConfig:
             modality.get(sense)
 
     def held_as(self, other: ModelConfig) -> ModelConfig:
-        """The same model with its frozen parts in memory as the other has them."""
+        """The same model with its frozen parts in memory as the other has them, and the LLM's dropout,
+        which is its training's."""
         dtype, device = other.encoders.dtype, other.encoders.device
         encoders = replace(self.encoders, dtype=dtype, device=device)
-        return replace(self, loading=other.loading, encoders=encoders)
+        loading, dropout = other.loading, other.llm_dropout
+        return replace(self, loading=loading, encoders=encoders, llm_dropout=dropout)
 
 
 @checked(frozen=True, config=_FORBID)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from open_crema import modality
 from open_crema.backbones.base import Backbone, Generation, OptionScores, Output, Prompt
-from open_crema.config import FusionConfig, ModelConfig
+from open_crema.config import AlignConfig, FusionConfig, ModelConfig, PromptConfig
 from open_crema.data.sample import Batch, SenseBatch
 from open_crema.encoders.registry import width_for
 from open_crema.errors import ConfigError, DataError
@@ -37,6 +37,14 @@ class Origin:
 
 
 UNTRAINED = "its adapter has not been trained yet"
+
+
+def _check_layout(config: ModelConfig, backbone: Backbone) -> None:
+    if config.prompt.layout == "reference" and backbone.side != "right":
+        raise ConfigError(
+            "model.prompt.layout=reference is the released code's, for encoder-decoder LLMs "
+            f"only; {config.llm} is decoder-only: use packed"
+        )
 
 
 def _fusion(config: ModelConfig, backbone: Backbone) -> Fusion:
@@ -72,11 +80,7 @@ class Crema(nn.Module):
         encoder_widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        if config.prompt.layout == "reference" and backbone.side != "right":
-            raise ConfigError(
-                "model.prompt.layout=reference is the released code's, for encoder-decoder LLMs "
-                f"only; {config.llm} is decoder-only: use packed"
-            )
+        _check_layout(config, backbone)
         self.config = config
         self.senses = canonical(config.senses)
         # Under qformer.own=each nothing reads it: it is what each sense's own starts from.
@@ -137,6 +141,15 @@ class Crema(nn.Module):
         like = next(self.qformer.parameters())
         self.fusion = _fusion(self.config, self.backbone).to(like.device, like.dtype)
         self.fusion.train(self.training)
+
+    def change_prompt(self, prompt: PromptConfig, align: AlignConfig) -> None:
+        """Blocks and text are put together otherwise from now on; no weight depends on how. Raises
+        ConfigError for a layout that the LLM cannot have."""
+        config = replace(self.config, prompt=prompt, align=align)
+        _check_layout(config, self.backbone)
+        if align != self.config.align:  # what adapters' files said of it is no longer true
+            self.origins.clear()
+        self.config, self.fusion.align = config, align
 
     def remove_sense(self, sense: str) -> None:
         """Takes a sense out; what remains is as if it had never been there."""
