@@ -196,8 +196,8 @@ def _save_as_it_starts(config: Config, *, fresh: bool) -> Path:
             folder.discard()
         if checkpoint.latest(folder.checkpoints) is not None:
             raise ConfigError(
-                f"{config.out}: holds a run, which an untrained model would replace; choose another "
-                "`out` or start again with --fresh"
+                f"{config.out}: holds a run, which an untrained model would replace; choose "
+                "another `out` or start again with --fresh"
             )
         return save_pretrained(model, folder.model, run=config)
 

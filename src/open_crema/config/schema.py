@@ -167,8 +167,8 @@ class ModelConfig:
             modality.get(sense)
 
     def held_as(self, other: ModelConfig) -> ModelConfig:
-        """The same model with its frozen parts in memory as the other has them, and the LLM's dropout,
-        which is its training's."""
+        """The same model with its frozen parts in memory as the other has them, and with the
+        other's dropout of the LLM, which is training's."""
         dtype, device = other.encoders.dtype, other.encoders.device
         encoders = replace(self.encoders, dtype=dtype, device=device)
         loading, dropout = other.loading, other.llm_dropout

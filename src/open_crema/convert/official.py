@@ -180,8 +180,8 @@ def official_state(folder: Path) -> tuple[State, tuple[str, ...]]:
         record = read_json(folder / RECORD, "`crema convert official` writes it")
     if said.config.qformer.own == "each":
         raise ConfigError(
-            f"{folder}: has a Q-Former a sense (model.qformer.own=each); the released code's senses "
-            "share one"
+            f"{folder}: has a Q-Former a sense (model.qformer.own=each); the released code's "
+            "senses share one"
         )
     model = from_pretrained(folder, backbone=stand_in_of(folder, said.base.llm))
     listed = record.get("order") or _order(model.config)
