@@ -60,7 +60,7 @@ class TestConfigurations:
 
     def test_a_folder(self, crema, tmp_path):
         crema("train", tmp_path).refused(str(tmp_path), "cannot be read")
-        crema("cost", tmp_path).refused(str(tmp_path), "cannot be read")
+        crema("cost", tmp_path).refused(str(tmp_path), "is this a model folder?")
         crema("eval", tmp_path).refused(str(tmp_path), "is this a model folder?")
 
     @pytest.mark.parametrize("command", ["train", "eval", "cost"])

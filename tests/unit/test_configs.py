@@ -21,10 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 REFERENCE = CONFIGS / "reference.yaml"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
-PAPER = sorted(
-    path
-    for path in (CONFIGS / "paper").glob("[!_]*.yaml")
-    if not path.stem.startswith("pretrain_")  # no rows of tables: test_pretraining_configs.py
+PAPER = sorted(  # rows of a table; tests/integration/test_pretraining.py has the others
+    path for path in (CONFIGS / "paper").glob("[!_]*.yaml") if not path.stem.startswith("pretrain_")
 )
 
 # A GPU's batch, learning rate, epochs, accumulation; warm-up is 1000 throughout.

@@ -53,7 +53,9 @@ def from_blip2(
 
     source: a folder in transformers' layout (``Salesforce/blip2-flan-t5-xl``), or a ``.pth`` with
     LAVIS's names. Video comes first and is BLIP-2's own image path: what it computes is exactly
-    BLIP-2's. Raises WeightsError, ConfigError as :func:`from_official` does.
+    BLIP-2's. From three senses on there is a self-gated fusion, as nn.Linear starts.
+
+    Raises WeightsError and ConfigError as :func:`from_official` does.
     """
     source, layout = Path(source), layout or Layout()
     official = {ours: theirs for theirs, ours in keys.SENSES.items()}
@@ -73,9 +75,13 @@ def from_blip2(
             f"{source}: no query_tokens; not BLIP-2 in transformers' or LAVIS's layout"
         )
     state = {**state, **_copies(state, order, rank)}
+    assistants = len([one for one in order if one.name != "rgb"])
+    if len(order) > 2:  # as the paper's counts imply: up to two senses stand side by side
+        width = state["t5_proj_rgb.weight"].shape[0]
+        state |= _linear("fusion.0", width, assistants * width)
     if "rgb" not in {one.name for one in order}:
         state = {key: entry for key, entry in state.items() if not _of_rgb(key)}
-    return build(state, Path(out), order, source, layout, fresh=senses[1:])
+    return build(state, Path(out), order, source, layout, fresh=senses[1:], released=False)
 
 
 def _renamed(state: State, table: Sequence[tuple[str, str]]) -> State:

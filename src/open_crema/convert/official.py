@@ -99,9 +99,10 @@ def build(
     layout: Layout,
     *,
     fresh: Sequence[str] = (),
+    released: bool = True,
 ) -> Report:
     """A model folder from tensors by the released code's names. fresh: senses whose adapters are
-    there and have not been trained."""
+    there and have not been trained. released: with the released code's layout of prompts."""
     dead = tuple(sorted(key for key in state if keys.is_dead(key, order)))
     live = {key: entry for key, entry in state.items() if key not in dead}
     own = {key: entry for key, entry in live.items() if not key.startswith(keys.FROZEN)}
@@ -117,6 +118,7 @@ def build(
         encoders=encoders,
         heads=layout.heads,
         placement=layout.placement,
+        released=released,
     )
     has_llm = any(key.startswith("t5_model.") for key in live)
     llm = str((out / frozen.LLM).resolve()) if has_llm else layout.llm or _named(width)

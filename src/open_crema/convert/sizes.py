@@ -12,6 +12,10 @@ from open_crema.convert.keys import LAYER, Modality
 from open_crema.convert.source import State
 from open_crema.errors import WeightsError
 
+_RELEASED = {
+    "prompt": {"layout": "reference", "max_text_tokens": 77, "overflow": "truncate"},
+    "align": {"audio": "mean"},
+}
 HEAD = 64  # width of an attention head, in BERT and so in BLIP-2's Q-Former
 
 
@@ -23,8 +27,10 @@ def model_config(
     encoders: Mapping[str, Any],
     heads: int | None,
     placement: str,
+    released: bool,
 ) -> ModelConfig:
-    """The released code's behaviour (``configs/reference.yaml``) at the checkpoint's sizes.
+    """A configuration at the checkpoint's sizes. released: with the released code's prompt layout
+    and alignment (``configs/reference.yaml``).
 
     Raises WeightsError that names what is not there to be measured.
     """
@@ -66,8 +72,7 @@ def model_config(
             },
             "lora": {"rank": rank, "skip": [one.sense for one in order if one.skip]},
             "fusion": {"kind": "self-gated" if merged else "concat", "placement": placement},
-            "prompt": {"layout": "reference", "max_text_tokens": 77, "overflow": "truncate"},
-            "align": {"audio": "mean"},
+            **(_RELEASED if released else {}),
         },
         schema=ModelConfig,
         where=str(where),

@@ -147,24 +147,27 @@ def beats_keys(seconds: float) -> int:
 
 
 def prompt_tokens(config: ModelConfig, tokens: Tokens) -> int:
-    """Length of the LLM's input, by ``model.prompt.layout`` (REFERENCE 2.5 to 2.7 for the released
-    code's)."""
-    queries = config.qformer.queries
+    """Length of the LLM's input, by ``model.prompt.layout`` (:mod:`open_crema.model.prompt`)."""
+    queries, label = config.qformer.queries, tokens.label
     senses = modality.canonical(config.senses)
     each = {sense: segments_of(sense, tokens) for sense in senses}
-    time = each[senses[0]]
-    merged = config.fusion.kind != "concat" and len(senses) > 1
-    block = tokens.label + queries
-    if merged:
-        return (2 if config.fusion.placement == "append" else 1) * time * block + tokens.text
-    if config.prompt.layout == "packed":
-        return sum(each.values()) * block + tokens.text
+    first = each[senses[0]] * (label + queries)
+    reference = config.prompt.layout == "reference"
+    if config.fusion.kind != "concat" and len(senses) > 1:
+        if config.fusion.placement == "add":
+            return first + tokens.text
+        # The fused tokens of all frames are one block with one label; the released code has every
+        # frame's again.
+        labels = each[senses[0]] * label if reference else label
+        return first + labels + each[senses[0]] * queries + tokens.text
+    if not reference:
+        return sum(each.values()) * (label + queries) + tokens.text
     pictures = [s for s in senses if kind_of_encoder(s) not in ("audio", "point")]
-    others = [s for s in senses if s not in pictures]
-    length = tokens.frames * (tokens.label + queries * len(pictures)) if pictures else 0
-    for sense in others:
-        labelled = sense == "point" or not pictures
-        length += (tokens.label if labelled else 0) + each[sense] * queries
+    length = tokens.frames * (label + queries * len(pictures)) if pictures else 0
+    if "audio" in senses:  # unlabelled beside frames, and points beside it are dropped
+        length += each["audio"] * queries + (0 if pictures else label)
+    elif "point" in senses:
+        length += label + queries
     return length + tokens.text
 
 

@@ -1,12 +1,14 @@
 """BLIP-2 in: what the image path computes is BLIP-2's own."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from open_crema import convert
+from open_crema import config, convert
 from open_crema.convert.official import stand_in_of
 from open_crema.encoders.vision import VisionFolder
 from open_crema.errors import ConfigError, WeightsError
@@ -16,7 +18,7 @@ from open_crema.model.files import from_pretrained, read_model
 @pytest.fixture(scope="module")
 def blip2():
     torch.manual_seed(3)
-    config = Blip2Config(
+    sizes = Blip2Config(
         vision_config={
             "hidden_size": 64,
             "intermediate_size": 96,
@@ -46,7 +48,7 @@ def blip2():
         },
         num_query_tokens=6,
     )
-    model = Blip2ForConditionalGeneration(config).eval()
+    model = Blip2ForConditionalGeneration(sizes).eval()
     for name, parameter in model.named_parameters():  # norms and biases start at 1 and 0
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, 1.0 if name.endswith("norm.weight") else 0.0, 0.1)
@@ -123,6 +125,10 @@ def test_each_sense_starts_as_the_image_and_only_video_is_trained(blip2, folder,
     assert torch.equal(model.adapter("depth").input_norm.weight, norm)
     assert model.adapter("audio").input_projection.weight.shape == (64, 768)
     assert model.adapter("point").input_norm is None
+    assert model.config.fusion.kind == "self-gated"
+    assert set(model.fusion.blocks) == {"depth", "audio", "point"}
+    assert all(block.any() for block in model.fusion.blocks.values())
+    assert model.config.prompt.layout == "packed"
 
 
 def test_lavis_layout_gives_the_same_model(blip2, folder, tmp_path):
@@ -143,6 +149,19 @@ def test_lavis_layout_gives_the_same_model(blip2, folder, tmp_path):
             assert torch.equal(tensor, expected[name]), name
     assert not (tmp_path / "lavis/llm").exists()
     assert read_model(tmp_path / "lavis").base == read_model(tmp_path / "hf").base
+
+
+def test_a_row_of_the_paper_may_start_from_it(folder, tmp_path):
+    senses = ("video", "flow", "depth", "normal")
+    convert.from_blip2(folder, tmp_path / "model", senses=senses)
+    found = read_model(tmp_path / "model").config
+    row = config.load(Path(__file__).parents[3] / "configs/paper/nextqa_vfdn.yaml").model
+    for name in ("senses", "lora", "fusion", "prompt", "align", "loading", "llm_dropout"):
+        assert getattr(found, name) == getattr(row, name), name
+    given = replace(found.encoders, vision=row.encoders.vision, resolution=224)
+    assert given == row.encoders
+    assert found.qformer.dropout == row.qformer.dropout
+    assert found.qformer.cross_every == row.qformer.cross_every
 
 
 def test_a_sense_without_video_is_a_start_too(folder, tmp_path):

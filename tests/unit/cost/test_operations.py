@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+import tiny
 from open_crema import config, cost
 from open_crema.backbones import ARCHITECTURES
 from open_crema.config import ModelConfig
@@ -94,7 +96,7 @@ def test_any_other_size_agrees_with_a_count_by_hand(rank, width, queries, tmp_pa
     assert found.qformer["depth"] == found.qformer["video"]
     assert found.qformer["audio"] == by_hand(shape, rank, 64, 2, 36, 1024)
     assert found.fusion == 2 * 3 * queries * 64 * 64
-    assert found.prompt_tokens == 2 * 3 * (2 + queries) + 17
+    assert found.prompt_tokens == 3 * (2 + queries) + 2 + 3 * queries + 17
     expected = llama(3, 64, 96, 4, 2, 300, found.prompt_tokens, 4)
     assert (found.llm_prompt, found.llm_answer) == expected
     parts = [*found.encoders.values(), *found.qformer.values(), found.fusion, *expected]
@@ -129,18 +131,40 @@ def test_the_length_of_the_prompt_follows_its_layout(prompt, kind, length):
     assert prompt_tokens(chosen, Tokens()) == length
 
 
-def test_fused_tokens_that_are_added_take_no_place():
-    for placement, blocks in (("append", 8), ("add", 4)):
-        fusion = {"placement": placement}
-        chosen = config.from_dict(
-            {"senses": ["video", "flow"], "qformer": {"queries": 32}, "fusion": fusion},
-            schema=ModelConfig,
-        )
-        assert prompt_tokens(chosen, Tokens()) == blocks * 36 + 40
+@pytest.mark.parametrize("kind", ["concat", "self-gated", "linear"])
+@pytest.mark.parametrize("placement", ["append", "add"])
+@pytest.mark.parametrize("layout", ["packed", "reference"])
+@pytest.mark.parametrize(
+    "senses",
+    [
+        ["video"],
+        ["video", "flow"],
+        ["video", "audio"],
+        ["video", "point"],
+        ["video", "audio", "point", "depth"],
+        ["audio"],
+        ["point"],
+    ],
+    ids="+".join,
+)
+def test_the_length_of_the_prompt_is_that_of_a_real_one(senses, layout, placement, kind):
+    model = tiny.crema(
+        *senses,
+        kind="encoder-decoder",
+        fusion={"kind": kind, "placement": placement},
+        prompt={"layout": layout},
+    )
+    model.backbone.encode = lambda text: [9] * (3 if text.endswith(": ") else 6)
+    counts = {sense: {"audio": 2, "point": 1}.get(sense, 4) for sense in senses}
+    batch = tiny.batch(tiny.item(0, **counts))
+    with torch.no_grad():
+        prompt = model.prompt(model.query_all(batch), batch)
+    tokens = Tokens(frames=4, windows=2, label=3, text=6 + 1)  # one closes the question
+    assert prompt_tokens(model.config, tokens) == prompt.mask.shape[1]
+    if layout == "packed":
+        assert prompt.mask.all()
 
 
 def test_counted_is_half_of_torchs_count():
-    import torch
-
     a, b = torch.empty(3, 4, device="meta"), torch.empty(4, 5, device="meta")
     assert counted(lambda: a @ b) == 60
