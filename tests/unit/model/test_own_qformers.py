@@ -120,8 +120,10 @@ def test_the_released_code_has_no_such_model(tmp_path):
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_operations_and_memory_are_counted():
-    said = {"senses": ["video", "flow"], "fusion": {"kind": "concat"}}
+def test_operations_and_memory_are_counted(tmp_path):
+    llm = tiny.llama()
+    llm.config.save_pretrained(tmp_path)
+    said = {"senses": ["video", "flow"], "fusion": {"kind": "concat"}, "llm": str(tmp_path)}
     shared = config.from_dict({**said, "lora": {"skip": said["senses"]}}, schema=ModelConfig)
     each = config.from_dict({**said, "qformer": {"own": "each"}}, schema=ModelConfig)
     assert cost.operations(each).total == cost.operations(shared).total, "the same layers, run once"
