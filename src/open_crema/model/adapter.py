@@ -135,4 +135,4 @@ class Adapter(nn.Module):
         if self.own is None:
             return list(self.lora.parameters())
         attentions = [cast(Attention, layer.attention) for layer in self.own.layers]
-        return [p for a in attentions for p in (a.query.weight, a.value.weight)]
+        return [cast(nn.Parameter, x.weight) for a in attentions for x in (a.query, a.value)]

@@ -61,7 +61,7 @@ def _fusion(config: ModelConfig, backbone: Backbone) -> Fusion:
 def _placed(rows: Tensor, segments: Tensor) -> Tensor:
     """``[B, S, ...]``: what was made of the real segments (``[B, S]`` bool), 0 elsewhere."""
     if rows.shape[0] == segments.numel():
-        return rows.unflatten(0, segments.shape)
+        return rows.view(*segments.shape, *rows.shape[1:])
     placed = rows.new_zeros(*segments.shape, *rows.shape[1:])
     return placed.index_put(segments.nonzero(as_tuple=True), rows)
 
@@ -201,10 +201,10 @@ class Crema(nn.Module):
             return QueryTokens(_placed(tokens, segments), segments, x.times)
         states = adapter.states(self.qformer, rows, mask)
         tokens = _placed(adapter.projection(states), segments)
-        weight, bias = adapter.projection.weight, adapter.projection.bias
+        projection: tuple[Tensor, Tensor] = (adapter.projection.weight, adapter.projection.bias)
         if not torch.is_grad_enabled():  # a constant, also where the fusion that reads it is not
-            weight, bias = weight.detach(), bias.detach()
-        inner = Inner(_placed(states, segments), weight, bias)
+            projection = (projection[0].detach(), projection[1].detach())
+        inner = Inner(_placed(states, segments), *projection)
         return QueryTokens(tokens, segments, x.times, inner)
 
     @property
