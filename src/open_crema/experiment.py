@@ -22,13 +22,14 @@ from open_crema.errors import ConfigError, DataError, MediaError
 from open_crema.evaluation import result
 from open_crema.evaluation.exit_curve import ExitCurve, exit_curve, prices, write_curve
 from open_crema.evaluation.report import curves
-from open_crema.evaluation.result import Evaluation
+from open_crema.evaluation.result import Evaluation, Training
 from open_crema.evaluation.run import evaluate, evaluate_each, given_senses
 from open_crema.evaluation.subsets import choose_subsets, unique, write_subsets
 from open_crema.model.crema import Crema
-from open_crema.model.files import from_pretrained, run_of
+from open_crema.model.files import RUN, from_pretrained, run_of, save_pretrained
 from open_crema.sense_costs import measured_here
-from open_crema.training.folder import check_out
+from open_crema.training import checkpoint
+from open_crema.training.folder import RunFolder, check_out
 from open_crema.training.loop import Trainer
 from open_crema.training.scope import new_senses
 
@@ -37,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 def build_model(config: Config) -> Crema:
     """A fresh model, or the one of ``train.init`` with whatever senses it does not have yet.
+
+    A model whose senses are concatenated has no fusion that could be lost, so the configuration may
+    name any: it is then trained from its start. Another prompt or alignment is the configuration's,
+    with a warning.
 
     Raises ConfigError where the saved model's shape is not the configuration's, or where the run
     would replace it.
@@ -61,6 +66,14 @@ def build_model(config: Config) -> Crema:
         if sense not in config.model.senses:
             model.remove_sense(sense)
     model.config = replace(model.config, senses=config.model.senses)
+    _change_prompt(model, config)
+    if model.config.fusion.kind == "concat" and model.config.fusion != config.model.fusion:
+        model.change_fusion(config.model.fusion)
+        if config.train.scope == "own" and model.fusion.merges:
+            raise ConfigError(
+                f"train.init {config.train.init} concatenates its senses: a fusion of kind "
+                f"{config.model.fusion.kind} is new to all of them; use train.scope=all"
+            )
     differ = [
         f"model.{f.name}"
         for f in fields(config.model)
@@ -72,6 +85,21 @@ def build_model(config: Config) -> Crema:
             "configuration's; give both the same `model` section"
         )
     return model
+
+
+def _change_prompt(model: Crema, config: Config) -> None:
+    changed = [
+        f"model.{part}"
+        for part in ("prompt", "align")
+        if getattr(model.config, part) != getattr(config.model, part)
+    ]
+    if changed:
+        logger.warning(
+            "train.init %s was made with another %s; it goes on with this configuration's",
+            config.train.init,
+            " and ".join(changed),
+        )
+        model.change_prompt(config.model.prompt, config.model.align)
 
 
 def read_samples(config: Config, split: str) -> list[Sample]:
@@ -131,8 +159,11 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     """Trains as configured (or continues a run that was cut off); returns the model's folder.
 
     Files go to ``config.out``: see :class:`~open_crema.training.loop.Trainer`, and ``curves.png``.
+    A run of no epochs saves the model as it starts, for zero-shot evaluation; it needs no data.
     """
     check_out(config.out)
+    if config.data.train is None and not _epochs(config):
+        return _save_as_it_starts(config, fresh=fresh)
     samples = read_samples(config, "train")
     held_out = read_samples(config, "validation") if config.data.validation else None
     model = build_model(config)  # before hours of extraction: what does not fit is said now
@@ -154,6 +185,23 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     return folder
 
 
+def _epochs(config: Config) -> int:
+    return config.train.epochs + config.train.alignment.epochs
+
+
+def _save_as_it_starts(config: Config, *, fresh: bool) -> Path:
+    model, folder = build_model(config), RunFolder(config.out)
+    with folder.alone():
+        if fresh:
+            folder.discard()
+        if checkpoint.latest(folder.checkpoints) is not None:
+            raise ConfigError(
+                f"{config.out}: holds a run, which an untrained model would replace; choose "
+                "another `out` or start again with --fresh"
+            )
+        return save_pretrained(model, folder.model, run=config)
+
+
 def evaluate_split(
     config: Config,
     model_folder: str | Path,
@@ -163,7 +211,7 @@ def evaluate_split(
     out: str | Path,
 ) -> Evaluation:
     """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``."""
-    config, model, data, seen = _to_evaluate(config, model_folder, split)
+    config, model, data, seen, training = _to_evaluate(config, model_folder, split)
     _fill_store(config, data)
     with progress.bar() as bar:
         task = bar.add_task("evaluating", total=len(data), note="")
@@ -175,6 +223,7 @@ def evaluate_split(
             train=seen,
             progress=lambda done, _: bar.update(task, completed=done),
         )
+    found = replace(found, training=training)
     result.write(found, out, config=config, model=model, data=getattr(config.data, split))
     return found
 
@@ -197,7 +246,7 @@ def evaluate_subsets(
     ``exit_curve.json`` with a picture of it, below ``out``. Raises what :func:`evaluate_split`
     does, and ConfigError for subsets that there are not.
     """
-    config, model, data, seen = _to_evaluate(config, model_folder, split)
+    config, model, data, seen, training = _to_evaluate(config, model_folder, split)
     given = given_senses(model, data, senses)
     chosen = [] if subsets is None else choose_subsets(subsets, given)
     paid = None
@@ -217,6 +266,7 @@ def evaluate_subsets(
             confident=curve,
             progress=lambda done, _: bar.update(task, completed=done),
         )
+    found = tuple(replace(one, training=training) for one in found)
     write_subsets(found, out, config=config, model=model, data=getattr(config.data, split))
     if paid is None:
         return found, None
@@ -227,16 +277,42 @@ def evaluate_subsets(
 
 def _to_evaluate(
     config: Config, model_folder: str | Path, split: str
-) -> tuple[Config, Crema, FeatureDataset, list[Sample]]:
+) -> tuple[Config, Crema, FeatureDataset, list[Sample], Training]:
     """The configuration with the saved model's own section, that model, the split whose features
-    are to be made, and the training samples."""
+    are to be made, the training samples, and how the model came to be."""
     samples = read_samples(config, split)
     # The training file only makes the majority rate; a model may have come without it.
     seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
     model = from_pretrained(model_folder, held=config.model)
+    fresh = model.untrained if config.eval.untrained == "use" else []
+    for sense in fresh:
+        model.adapter(sense).fresh.fill_(False)
+    training = _training_of(Path(model_folder), config.data.train, fresh)
     config = replace(config, model=model.config)
     data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
-    return config, model, data, seen
+    return config, model, data, seen, training
+
+
+def _training_of(folder: Path, data: str | None, fresh: Sequence[str]) -> Training:
+    run, untrained = _recorded(folder), tuple(fresh)
+    if run is None:
+        return Training(None, None, None, None, untrained)
+    epochs, of = _epochs(run), run.data.train
+    same = None not in (data, of) and Path(data or "").resolve() == Path(of or "").resolve()
+    of = of if epochs else None
+    return Training(epochs, of, run.train.init, not (epochs and same), untrained)
+
+
+def _recorded(folder: Path) -> Config | None:
+    """The run that trained a saved model; if that had no epochs, the one that trained what it
+    started from. Where nothing was trained, the run without epochs, or None."""
+    if not (folder / RUN).exists():
+        return None
+    run = run_of(folder)
+    if _epochs(run):  # without data: a configuration that was kept by a conversion or other code
+        return run if run.data.train is not None else None
+    before = None if run.train.init is None else _recorded(Path(run.train.init))
+    return before or run
 
 
 def _fill_store(config: Config, data: FeatureDataset) -> None:

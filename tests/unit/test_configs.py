@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 REFERENCE = CONFIGS / "reference.yaml"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
-FULL = sorted((CONFIGS / "paper").glob("[!_]*.yaml"))
-PAPER = [path for path in FULL if not path.stem.startswith("pretrain_")]  # rows of a table
+PAPER = sorted(  # rows of a table; tests/integration/test_pretraining.py has the others
+    path for path in (CONFIGS / "paper").glob("[!_]*.yaml") if not path.stem.startswith("pretrain_")
+)
 
 # A GPU's batch, learning rate, epochs, accumulation; warm-up is 1000 throughout.
 TABLES_9_AND_10 = {
@@ -154,7 +155,7 @@ def reduced(run: Config) -> Config:
     return replace(run, model=model, train=train)
 
 
-@pytest.mark.parametrize("path", FULL, ids=relative)
+@pytest.mark.parametrize("path", PAPER, ids=relative)
 def test_one_step_of_training_moves_what_the_row_trains(path, tmp_path):
     run = reduced(config.load(path))
     torch.manual_seed(0)

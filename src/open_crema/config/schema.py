@@ -86,8 +86,8 @@ class FusionConfig:
     placement: Literal["append", "add"] = "append"
     # How the blocks start: "fan-in", nn.Linear's (the released code); "identity", so that senses
     # begin as themselves, without a bias: self-gated with twice the identity, where silu(2 x) is
-    # nearly x; ungated, linear, mixture-of-experts with the identity; cross-attention with the
-    # identity for its values and output.
+    # nearly x; ungated, linear with the identity; mixture-of-experts with experts that add nothing
+    # to what they are given; cross-attention with the identity for its values and output.
     init: Literal["fan-in", "identity"] = "fan-in"
 
 
@@ -167,10 +167,12 @@ class ModelConfig:
             modality.get(sense)
 
     def held_as(self, other: ModelConfig) -> ModelConfig:
-        """The same model with its frozen parts in memory as the other has them."""
+        """The same model with its frozen parts in memory as the other has them, and with the
+        other's dropout of the LLM, which is training's."""
         dtype, device = other.encoders.dtype, other.encoders.device
         encoders = replace(self.encoders, dtype=dtype, device=device)
-        return replace(self, loading=other.loading, encoders=encoders)
+        loading, dropout = other.loading, other.llm_dropout
+        return replace(self, loading=loading, encoders=encoders, llm_dropout=dropout)
 
 
 @checked(frozen=True, config=_FORBID)
@@ -329,6 +331,9 @@ class EvalConfig:
     beams: Count = 1
     length_penalty: float = 1.0  # of beam search; the released code has -1
     on_error: Literal["error", "skip", "mask"] = "skip"  # as data.on_error, for evaluation
+    # Senses that were added and that no training has used: left out, so that adding one changes
+    # nothing, or used as they start (the paper's Table 17, "w/o PT").
+    untrained: Literal["leave-out", "use"] = "leave-out"
 
 
 @checked(frozen=True, config=_FORBID)
@@ -342,3 +347,10 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.qformer.own == "each" and self.train.qformer != "frozen":
+            raise ConfigError(
+                f"train.qformer={self.train.qformer} trains the Q-Former that senses share; under "
+                "model.qformer.own=each every sense's own is trained: use frozen"
+            )

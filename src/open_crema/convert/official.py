@@ -191,6 +191,11 @@ def official_state(folder: Path) -> tuple[State, tuple[str, ...]]:
     record: dict[str, Any] = {}
     if (folder / RECORD).exists():
         record = read_json(folder / RECORD, "`crema convert official` writes it")
+    if said.config.qformer.own == "each":
+        raise ConfigError(
+            f"{folder}: has a Q-Former a sense (model.qformer.own=each); the released code's "
+            "senses share one"
+        )
     model = from_pretrained(folder, backbone=stand_in_of(folder, said.base.llm))
     listed = record.get("order") or _order(model.config)
     order = keys.modalities(listed)

@@ -32,7 +32,7 @@ from open_crema.cost.parameters import skeleton
 from open_crema.encoders import registry
 from open_crema.modality import get
 from open_crema.model.crema import Crema
-from open_crema.model.fusion import QueryTokens
+from open_crema.model.fusion import Inner, QueryTokens
 
 _FEW, _MORE = 2, 3  # layers that are run
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -204,9 +204,9 @@ def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
     with _autocast(config):
         made = {s: _query(model, s, x, s in live) for s, x in features.items()}
     # What the adapters keep stays while the LLM is run, which needs no second run of them.
-    given = {s: replace(q, tokens=q.tokens.detach()) for s, q in made.items()}
+    given = {s: _detached(q) for s, q in made.items()}
     for sense in live:
-        given[sense].tokens.requires_grad_()
+        _read(model, sense, given).requires_grad_()
     stacks = _stacks(model.backbone.llm)
 
     def peak(*longer: _Stack) -> int:
@@ -216,7 +216,7 @@ def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
                 prompt = _prompt(model, given, tokens)
                 loss = model.backbone(prompt, [[0] * tokens.answer] * batch).loss
             loss.backward()
-        for moved in (*model.fusion.parameters(), *(q.tokens for q in given.values())):
+        for moved in (*model.fusion.parameters(), *(_read(model, s, given) for s in given)):
             moved.grad = None  # the next run makes its own
         return alive.peak
 
@@ -226,7 +226,7 @@ def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
         whole += (peak(*alike) - short) * (length - _FEW)
     alive.peak = alive.now
     for sense in live:
-        found = made[sense].tokens
+        found = _read(model, sense, made)
         found.backward(torch.empty_like(found))  # type: ignore[no-untyped-call]
     return max(whole, alive.peak)
 
@@ -245,13 +245,32 @@ def _features(sense: str, model: Crema, batch: int, tokens: Tokens) -> Tensor:
 
 def _query(model: Crema, sense: str, x: Tensor, live: bool) -> QueryTokens:
     """Those of senses that are not live are there, and how they were made is forgotten."""
-    adapter = model.adapter(sense)
+    adapter, shape = model.adapter(sense), model.config.qformer
     if live:
-        made = adapter(model.qformer, x.flatten(0, 1), None).unflatten(0, x.shape[:2])
+        states = adapter.states(model.qformer, x.flatten(0, 1), None)
     else:
-        made = torch.empty(*x.shape[:2], model.config.qformer.queries, model.backbone.width)
+        states = torch.empty(x.shape[:2].numel(), shape.queries, shape.width)
+    with torch.set_grad_enabled(live):
+        tokens: Tensor = adapter.projection(states)
+    inner = None
+    if model.fusion.inside:
+        weight, bias = adapter.projection.weight, adapter.projection.bias
+        kept = (weight, bias) if live else (weight.detach(), bias.detach())
+        inner = Inner(states.view(*x.shape[:2], *states.shape[1:]), *kept)
     segments = torch.ones(x.shape[:2], dtype=torch.bool)
-    return QueryTokens(made, segments, torch.empty(*x.shape[:2], 2, dtype=torch.float64))
+    times = torch.empty(*x.shape[:2], 2, dtype=torch.float64)
+    return QueryTokens(tokens.view(*x.shape[:2], *tokens.shape[1:]), segments, times, inner)
+
+
+def _detached(q: QueryTokens) -> QueryTokens:
+    inner = q.inner and replace(q.inner, states=q.inner.states.detach())
+    return replace(q, tokens=q.tokens.detach(), inner=inner)
+
+
+def _read(model: Crema, sense: str, made: Mapping[str, QueryTokens]) -> Tensor:
+    """What the rest of the pass reads of a sense."""
+    q = made[sense]
+    return q.tokens if q.inner is None or sense == model.senses[0] else q.inner.states
 
 
 def _prompt(model: Crema, made: Mapping[str, QueryTokens], tokens: Tokens) -> Prompt:

@@ -193,17 +193,19 @@ def _query(
 
 def _fusion(model: Crema, segments: int) -> int:
     config, width = model.config, model.backbone.width
-    kind = kind_of(config.fusion.kind, width, config.qformer.queries)
+    shape = config.qformer
+    kind = kind_of(config.fusion.kind, width, shape.queries, shape.width)
     blocks = {s: model.fusion.blocks[s] for s in model.senses[1:] if s in model.fusion.blocks}
     if kind is None or not blocks:
         return 0
-    queries = config.qformer.queries
-    tokens = {s: torch.empty(1, segments, queries, width, device="meta") for s in blocks}
+    given = shape.width if kind.inside else width
+    tokens = {s: torch.empty(1, segments, shape.queries, given, device="meta") for s in blocks}
     present = {s: torch.ones(1, dtype=torch.bool, device="meta") for s in blocks}
     shared = dict(model.fusion.shared)
+    projections = {s: cast(Adapter, model.adapters[s]).projection for s in blocks}
 
     def run() -> Tensor:
-        return kind.merge(kind.parts(tokens, present, blocks, shared), shared)
+        return kind.merge(kind.parts(tokens, present, blocks, shared, projections), shared)
 
     return counted(run)
 

@@ -31,8 +31,8 @@ def gates(fusion: Fusion, tokens: Mapping[str, QueryTokens], count: int) -> list
         there = [s for s in fusion.senses if s in tokens and bool(tokens[s].present[row])]
         alike.setdefault(tuple(there), []).append(row)
     for (primary, *assistants), rows in ((s, r) for s, r in alike.items() if len(s) > 1):
-        main = _rows(tokens[primary], rows)
-        parts = fusion.parts(main, {sense: _rows(tokens[sense], rows) for sense in assistants})
+        main = tokens[primary].rows(rows)
+        parts = fusion.parts(main, {sense: tokens[sense].rows(rows) for sense in assistants})
         norms = torch.stack([_norms(parts[sense]) for sense in assistants])  # [M, B, T]
         total = norms.sum(dim=0)
         shares = (norms / total.clamp(min=torch.finfo(total.dtype).tiny)).tolist()
@@ -43,10 +43,6 @@ def gates(fusion: Fusion, tokens: Mapping[str, QueryTokens], count: int) -> list
                 for sense, own in zip(assistants, shares, strict=True)
             }
     return found
-
-
-def _rows(q: QueryTokens, rows: list[int]) -> QueryTokens:
-    return QueryTokens(q.tokens[rows], q.segments[rows], q.times[rows])
 
 
 def _norms(part: Tensor) -> Tensor:

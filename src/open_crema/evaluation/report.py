@@ -70,6 +70,22 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             counts = ", ".join(f"{count} of {sense}" for sense, count in missing.items())
             notes.append(f"incomplete pairs, not counted: {counts}")
     notes += [f"without {sense}: {_counts(why)}" for sense, why in results["absent"].items()]
+    return notes + _zero_shot(results.get("training"))
+
+
+def _zero_shot(training: Mapping[str, Any] | None) -> list[str]:
+    if training is None:
+        return []
+    notes, epochs = [], training["epochs"]
+    if epochs is None:
+        notes.append("zero-shot, unless other code trained it: no run is recorded with the model")
+    elif training["zero_shot"] and not epochs:
+        of = f" since {training['init']}" if training["init"] else ""
+        notes.append(f"zero-shot: the model has not been trained{of}")
+    elif training["zero_shot"]:
+        notes.append(f"zero-shot: the model was last trained on {training['data']} alone")
+    if training["untrained"]:
+        notes.append(f"used as they start, untrained: {', '.join(training['untrained'])}")
     return notes
 
 

@@ -116,8 +116,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What is known of how the model that was scored came to be.
+
+    epochs: of its last run (alignment included); None where no run is recorded with it (it was
+    converted, or saved by other code). data: that run's questions. init: what it started from.
+    zero_shot: whether the data of the scored configuration (``data.train``) are not what it was
+    trained on; None where that is unknown. untrained: senses that no training had used, and that
+    were used all the same.
+    """
+
+    epochs: int | None
+    data: str | None
+    init: str | None
+    zero_shot: bool | None
+    untrained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """A score with everything behind it. ``predictions`` are in the data set's order.
+    """A score with everything behind it. ``predictions`` are in the data set's order. training: of
+    the model, where it was read from a folder.
 
     Raises CremaError unless ``expected`` = scored + skipped and something was scored: there is no
     score for a part of a data set that nobody named.
@@ -127,6 +146,7 @@ class Evaluation:
     expected: int
     predictions: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...]
+    training: Training | None = None
 
     def __post_init__(self) -> None:
         scored, skipped = len(self.predictions), len(self.skipped)
@@ -181,7 +201,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Plain data: rates over all and by type, and what was expected, scored and skipped."""
-        return {
+        plain = {
             **asdict(self.overall),
             "types": {name: asdict(row) for name, row in self.types.items()},
             "expected": self.expected,
@@ -190,6 +210,9 @@ class Evaluation:
             "senses": list(self.senses),
             "absent": self.absent,
         }
+        if self.training is not None:
+            plain["training"] = asdict(self.training)
+        return plain
 
 
 def write(

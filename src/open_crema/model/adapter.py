@@ -95,10 +95,14 @@ class Adapter(nn.Module):
         out: Tensor = qformer(self.queries, memory, mask, self.lora if self.uses_lora else None)
         return out
 
-    def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def states(self, qformer: QFormer, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """``[N, K, W] -> [N, Q, H]``, what the projection to the LLM is given."""
         if self.training and torch.is_grad_enabled():
             self.fresh.fill_(False)
-        projected: Tensor = self.projection(self.read(qformer, self.memory(tokens), mask))
+        return self.read(qformer, self.memory(tokens), mask)
+
+    def forward(self, qformer: QFormer, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        projected: Tensor = self.projection(self.states(qformer, tokens, mask))
         return projected
 
     @torch.no_grad()
@@ -113,16 +117,22 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def take_own(self, qformer: QFormer) -> None:
         """From now on the sense has a Q-Former of its own, which starts as that one with the
-        sense's updates in its weights: what it computes stays the same."""
+        sense's updates in its weights: what it computes stays the same. One that it has already is
+        left as it is."""
+        if self.own is not None:
+            return
         self.own = deepcopy(qformer).requires_grad_(True)
-        for layer, update in zip(
-            self.own.layers, self.lora, strict=False
-        ):  # no updates, if skipped
+        # Without updates where LoRA is skipped.
+        for layer, update in zip(self.own.layers, self.lora, strict=False):
             attention, lora = cast(Attention, layer.attention), cast(LoraLayer, update)
             attention.query.weight += lora.query.b @ lora.query.a
             attention.value.weight += lora.value.b @ lora.value.a
         self.lora, self.uses_lora = nn.ModuleList(), False
 
     def lora_matrices(self) -> list[nn.Parameter]:
-        """The matrices whose gradient the released code's early exit watches."""
-        return list(self.lora.parameters())
+        """The matrices whose gradient the released code's early exit watches; of a Q-Former of the
+        sense's own, those that LoRA would have updated."""
+        if self.own is None:
+            return list(self.lora.parameters())
+        attentions = [cast(Attention, layer.attention) for layer in self.own.layers]
+        return [cast(nn.Parameter, x.weight) for a in attentions for x in (a.query, a.value)]

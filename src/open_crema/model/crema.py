@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from open_crema import modality
 from open_crema.backbones.base import Backbone, Generation, OptionScores, Output, Prompt
-from open_crema.config import ModelConfig
+from open_crema.config import AlignConfig, FusionConfig, ModelConfig, PromptConfig
 from open_crema.data.sample import Batch, SenseBatch
 from open_crema.encoders.registry import width_for
 from open_crema.errors import ConfigError, DataError
 from open_crema.modality import canonical
 from open_crema.model.adapter import Adapter
 from open_crema.model.facts import AdapterInfo
-from open_crema.model.fusion import Fusion, QueryTokens
+from open_crema.model.fusion import Fusion, Inner, QueryTokens
 from open_crema.model.prompt import assemble, assemble_shared
 from open_crema.model.qformer import QFormer
 
@@ -39,6 +39,33 @@ class Origin:
 UNTRAINED = "its adapter has not been trained yet"
 
 
+def _check_layout(config: ModelConfig, backbone: Backbone) -> None:
+    if config.prompt.layout == "reference" and backbone.side != "right":
+        raise ConfigError(
+            "model.prompt.layout=reference is the released code's, for encoder-decoder LLMs "
+            f"only; {config.llm} is decoder-only: use packed"
+        )
+
+
+def _fusion(config: ModelConfig, backbone: Backbone) -> Fusion:
+    return Fusion(
+        (*backbone.sees, *config.senses),
+        backbone.width,
+        config.fusion,
+        config.align,
+        queries=config.qformer.queries,
+        inner=config.qformer.width,
+    )
+
+
+def _placed(rows: Tensor, segments: Tensor) -> Tensor:
+    """``[B, S, ...]``: what was made of the real segments (``[B, S]`` bool), 0 elsewhere."""
+    if rows.shape[0] == segments.numel():
+        return rows.view(*segments.shape, *rows.shape[1:])
+    placed = rows.new_zeros(*segments.shape, *rows.shape[1:])
+    return placed.index_put(segments.nonzero(as_tuple=True), rows)
+
+
 class Crema(nn.Module):
     """A frozen LLM with one adapter a sense, a shared Q-Former and a fusion.
 
@@ -53,33 +80,25 @@ class Crema(nn.Module):
         encoder_widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        if config.prompt.layout == "reference" and backbone.side != "right":
-            raise ConfigError(
-                "model.prompt.layout=reference is the released code's, for encoder-decoder LLMs "
-                f"only; {config.llm} is decoder-only: use packed"
-            )
+        _check_layout(config, backbone)
         self.config = config
         self.senses = canonical(config.senses)
-        # Under qformer.own=each nothing reads it: it stays as what new senses start from.
+        # Under qformer.own=each nothing reads it: it is what each sense's own starts from.
         self.qformer = QFormer(config.qformer).requires_grad_(False)
         self.adapters = nn.ModuleDict()
         for sense in self.senses:  # in canonical order: listing order must not change the init
             self.adapters[sense] = self._adapter(sense, backbone, (encoder_widths or {}).get(sense))
-        senses = (*backbone.sees, *config.senses)
-        self.fusion = Fusion(
-            senses,
-            backbone.width,
-            config.fusion,
-            config.align,
-            queries=config.qformer.queries,
-        )
+        self.fusion = _fusion(config, backbone)
         self.backbone = backbone
         self.origins: dict[str, Origin] = {}
 
     def _adapter(self, sense: str, backbone: Backbone, encoder_width: int | None) -> Adapter:
         kind = modality.get(sense)
         width = encoder_width or width_for(kind, self.config.encoders)
-        return Adapter(kind, self.config, width, backbone.width)
+        adapter = Adapter(kind, self.config, width, backbone.width)
+        if adapter.own is not None:
+            adapter.own.load_state_dict(self.qformer.state_dict())
+        return adapter
 
     def add_sense(
         self, sense: str, encoder_width: int | None = None, *, like: str | None = None
@@ -115,6 +134,22 @@ class Crema(nn.Module):
         shape = replace(self.config.qformer, own="each")
         self.config = replace(self.config, qformer=shape)
         self.origins.clear()
+
+    def change_fusion(self, config: FusionConfig) -> None:
+        """A new, untrained fusion of that kind in the place of the one that is there."""
+        self.config = replace(self.config, fusion=config)
+        like = next(self.qformer.parameters())
+        self.fusion = _fusion(self.config, self.backbone).to(like.device, like.dtype)
+        self.fusion.train(self.training)
+
+    def change_prompt(self, prompt: PromptConfig, align: AlignConfig) -> None:
+        """Blocks and text are put together otherwise from now on; no weight depends on how. Raises
+        ConfigError for a layout that the LLM cannot have."""
+        config = replace(self.config, prompt=prompt, align=align)
+        _check_layout(config, self.backbone)
+        if align != self.config.align:  # what adapters' files said of it is no longer true
+            self.origins.clear()
+        self.config, self.fusion.align = config, align
 
     def remove_sense(self, sense: str) -> None:
         """Takes a sense out; what remains is as if it had never been there."""
@@ -159,12 +194,18 @@ class Crema(nn.Module):
             )
         if bool(segments.all()):
             rows, mask = x.tokens.flatten(0, 1), x.mask.flatten(0, 1)
-            tokens = adapter(self.qformer, rows, mask).unflatten(0, segments.shape)
-            return QueryTokens(tokens, segments, x.times)
-        rows = adapter(self.qformer, x.tokens[segments], x.mask[segments])
-        tokens = rows.new_zeros(*segments.shape, *rows.shape[1:])
-        tokens = tokens.index_put(segments.nonzero(as_tuple=True), rows)
-        return QueryTokens(tokens, segments, x.times)
+        else:
+            rows, mask = x.tokens[segments], x.mask[segments]
+        if not self.fusion.inside:
+            tokens = adapter(self.qformer, rows, mask)
+            return QueryTokens(_placed(tokens, segments), segments, x.times)
+        states = adapter.states(self.qformer, rows, mask)
+        tokens = _placed(adapter.projection(states), segments)
+        projection: tuple[Tensor, Tensor] = (adapter.projection.weight, adapter.projection.bias)
+        if not torch.is_grad_enabled():  # a constant, also where the fusion that reads it is not
+            projection = (projection[0].detach(), projection[1].detach())
+        inner = Inner(_placed(states, segments), *projection)
+        return QueryTokens(tokens, segments, x.times, inner)
 
     @property
     def untrained(self) -> list[str]:

@@ -68,7 +68,8 @@ def shape_of(sense: str, config: ModelConfig, llm_width: int) -> Shape:
 
 def fusion_kind(config: ModelConfig, llm_width: int) -> Kind | None:
     """How a model merges its assistants; None where it does not."""
-    return kind_of(config.fusion.kind, llm_width, config.qformer.queries)
+    shape = config.qformer
+    return kind_of(config.fusion.kind, llm_width, shape.queries, shape.width)
 
 
 def _already_there(new: AdapterInfo, model: Described) -> str | None:

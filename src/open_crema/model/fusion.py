@@ -9,7 +9,7 @@ kinds that merge are written as blocks too: ``model/fusion_kinds.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,30 @@ from open_crema.model.fusion_kinds import kind_of
 
 
 @dataclass(frozen=True)
+class Inner:
+    """A sense's tokens before its projection to the LLM: states ``[B, S, Q, H]`` of the Q-Former,
+    and that projection, weight ``[D, H]`` and bias ``[D]``."""
+
+    states: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def project(self, states: Tensor) -> Tensor:
+        # As rows: of more dimensions torch folds by what requires a gradient, and rounds otherwise.
+        rows = nn.functional.linear(states.flatten(0, -2), self.weight, self.bias)
+        return rows.view(*states.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
 class QueryTokens:
     """A sense's tokens in the LLM's space: tokens ``[B, S, Q, D]``, segments ``[B, S]`` bool
-    (which are real), times ``[B, S, 2]`` seconds."""
+    (which are real), times ``[B, S, 2]`` seconds. inner: what they came of, where the fusion merges
+    that (``Fusion.inside``)."""
 
     tokens: Tensor
     segments: Tensor
     times: Tensor
+    inner: Inner | None = None
 
     @property
     def present(self) -> Tensor:
@@ -39,8 +56,16 @@ class QueryTokens:
 
         Their tokens become zeros, which every projection without a bias leaves at nothing.
         """
-        tokens = self.tokens * samples[:, None, None, None].to(self.tokens.dtype)
-        return QueryTokens(tokens, self.segments & samples[:, None], self.times)
+        kept = samples[:, None, None, None].to(self.tokens.dtype)
+        inner = self.inner and replace(self.inner, states=self.inner.states * kept)
+        segments = self.segments & samples[:, None]
+        return QueryTokens(self.tokens * kept, segments, self.times, inner)
+
+    def rows(self, places: Sequence[int]) -> QueryTokens:
+        """Of these samples."""
+        at = list(places)
+        inner = self.inner and replace(self.inner, states=self.inner.states[at])
+        return QueryTokens(self.tokens[at], self.segments[at], self.times[at], inner)
 
 
 @dataclass(frozen=True)
@@ -91,9 +116,17 @@ def alignment_weights(primary: QueryTokens, sense: QueryTokens, how: Alignment) 
     return (weights / total.clamp(min=torch.finfo(torch.double).tiny)).to(primary.tokens.dtype)
 
 
-def align(primary: QueryTokens, sense: QueryTokens, how: Alignment) -> Tensor:
-    """``[B, T, Q, D]``: a sense's tokens on the segments of the primary one, 0 where absent."""
-    return torch.einsum("bts,bsqd->btqd", alignment_weights(primary, sense, how), sense.tokens)
+def align(
+    primary: QueryTokens, sense: QueryTokens, how: Alignment, *, inside: bool = False
+) -> Tensor:
+    """``[B, T, Q, D]``: a sense's tokens on the segments of the primary one, 0 where absent;
+    inside: its states in the Q-Former, ``[B, T, Q, H]``."""
+    given = sense.tokens
+    if inside:
+        assert sense.inner is not None, "the model hands them over where its fusion merges them"
+        given = sense.inner.states
+    weights = alignment_weights(primary, sense, how)
+    return torch.einsum("bts,bsqd->btqd", weights.to(given.dtype), given)
 
 
 class Fusion(nn.Module):
@@ -103,8 +136,9 @@ class Fusion(nn.Module):
     one present in canonical order (video, if there). "concat" hands each sense's own tokens to the
     LLM; every other kind merges all but the primary sense into one block of its size (eq. 3).
 
-    queries: how many tokens a segment has. blocks: each assistant's own parameters; they go with
-    its adapter. shared: the fusion's others (its bias); they are the base's.
+    queries: how many tokens a segment has. inner: width of the Q-Former; by default the LLM's.
+    blocks: each assistant's own parameters; they go with its adapter. shared: the fusion's others
+    (its bias); they are the base's.
     """
 
     def __init__(
@@ -115,12 +149,13 @@ class Fusion(nn.Module):
         align: AlignConfig,
         *,
         queries: int,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         self.senses = canonical(senses)
         self.config = config
         self.align = align
-        self.kind = kind_of(config.kind, width, queries)
+        self.kind = kind_of(config.kind, width, queries, inner or width)
         self.blocks = nn.ParameterDict()
         self.bias: nn.Parameter | None = None
         if self.kind is not None and (len(self.senses) > 1 or self.kind.needs_shared):
@@ -133,6 +168,11 @@ class Fusion(nn.Module):
     def merges(self) -> bool:
         """Whether assistants become one block."""
         return self.kind is not None
+
+    @property
+    def inside(self) -> bool:
+        """Whether it merges the Q-Former's states, which tokens then must bring."""
+        return self.kind is not None and self.kind.inside
 
     @property
     def shared(self) -> dict[str, nn.Parameter]:
@@ -241,12 +281,14 @@ class Fusion(nn.Module):
         """``{sense: [B, T, Q, D]}``, in canonical order: what each assistant adds to the fused
         tokens (``W_m q_m`` in eq. 3) on the primary sense's segments."""
         assert self.kind is not None
-        order = canonical(assistants)
+        given = {sense: assistants[sense] for sense in canonical(assistants)}
+        inside = self.inside
         return self.kind.parts(
-            {sense: align(main, assistants[sense], self.how(sense)) for sense in order},
-            {sense: assistants[sense].present for sense in order},
-            {sense: self.blocks[sense] for sense in order},
+            {s: align(main, q, self.how(s), inside=inside) for s, q in given.items()},
+            {s: q.present for s, q in given.items()},
+            {s: self.blocks[s] for s in given},
             self.shared,
+            {s: q.inner.project for s, q in given.items() if q.inner is not None},
         )
 
     @torch.no_grad()
@@ -258,8 +300,9 @@ class Fusion(nn.Module):
             return {}
         norms: dict[str, Tensor] = {}
         for _, main, assistants in self._groups(senses):
+            real = main.segments[:, :, None, None]
             for sense, part in self.parts(main, assistants).items():
-                norm = part.flatten(1).norm(dim=1)
+                norm = (part * real).flatten(1).norm(dim=1)
                 norms[sense] = norms.get(sense, torch.zeros_like(norm)) + norm
         if not norms:
             return {}

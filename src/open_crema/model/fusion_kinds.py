@@ -6,21 +6,22 @@ of parameters, so that each grows by blocks and says what every sense brings. Su
 of the senses that they are given (the canonical one), and an absent sense's part is exactly 0.
 
 A block of zeros, with which a sense is added to a trained model, adds nothing at all to
-"self-gated", "ungated" and "linear", not even in training. In "mixture-of-experts" it adds nothing
-either, but takes its share of the router's weights from the others; in "cross-attention" its tokens
-are attended to. These two promise only what holds for every kind: a sense that is absent, or left
-out by evaluation because it has not been trained, changes no bit.
+"self-gated", "ungated" and "linear", not even in training. In "mixture-of-experts" its tokens are
+mixed in as they are, in "cross-attention" they are attended to. These two promise only what holds
+for every kind: a sense that is absent, or left out by evaluation because it has not been trained,
+changes no bit. docs/fusion.md has the formulas.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
+Projections = Mapping[str, Callable[[Tensor], Tensor]]
 
 _HEAD = 64  # width of an attention head; an LLM of another width has one head
 
@@ -29,15 +30,19 @@ class Kind(ABC):
     """One way to merge. It holds no parameters: :class:`~open_crema.model.fusion.Fusion` has them.
 
     needs_shared: whether the shared parameters are there before any assistant is, as part of the
-    base. hears_zeros: whether a sense is heard although its block is zeros.
+    base. hears_zeros: whether a sense is heard although its block is zeros. inside: whether it
+    merges what leaves the Q-Former's last layer, ``inner`` wide, and not what is projected to the
+    LLM, ``width`` wide.
     """
 
     needs_shared = False
     hears_zeros = False
+    inside = False
 
-    def __init__(self, width: int, queries: int) -> None:
+    def __init__(self, width: int, queries: int, inner: int) -> None:
         self.width = width
         self.queries = queries
+        self.inner = inner
 
     @property
     def block(self) -> tuple[int, ...]:
@@ -77,12 +82,18 @@ class Kind(ABC):
 
     @abstractmethod
     def parts(
-        self, tokens: Tensors, present: Tensors, blocks: Tensors, shared: Tensors
+        self,
+        tokens: Tensors,
+        present: Tensors,
+        blocks: Tensors,
+        shared: Tensors,
+        projections: Projections,
     ) -> dict[str, Tensor]:
         """``{sense: [B, T, Q, D]}``, what each assistant adds.
 
-        tokens: ``{sense: [B, T, Q, D]}`` on the primary sense's segments, 0 where absent.
-        present: ``{sense: [B]}`` bool. blocks: of each of these senses.
+        tokens: ``{sense: [B, T, Q, D]}`` (``inside``: ``[B, T, Q, H]``, of the Q-Former) on the
+        primary sense's segments, 0 where absent. present: ``{sense: [B]}`` bool. blocks: of each of
+        these senses. projections: what turns each one's H into D; only read ``inside``.
         """
 
     def merge(self, parts: Tensors, shared: Tensors) -> Tensor:
@@ -103,7 +114,12 @@ class Ungated(Kind):
     """``x = sum_m W_m q_m + b``: eq. 3 without the gate."""
 
     def parts(
-        self, tokens: Tensors, present: Tensors, blocks: Tensors, shared: Tensors
+        self,
+        tokens: Tensors,
+        present: Tensors,
+        blocks: Tensors,
+        shared: Tensors,
+        projections: Projections,
     ) -> dict[str, Tensor]:
         return {sense: _linear(own, blocks[sense]) for sense, own in tokens.items()}
 
@@ -134,7 +150,12 @@ class Linear(Kind):
         return senses * self.queries
 
     def parts(
-        self, tokens: Tensors, present: Tensors, blocks: Tensors, shared: Tensors
+        self,
+        tokens: Tensors,
+        present: Tensors,
+        blocks: Tensors,
+        shared: Tensors,
+        projections: Projections,
     ) -> dict[str, Tensor]:
         return {s: torch.einsum("qp,btpd->btqd", blocks[s], own) for s, own in tokens.items()}
 
@@ -143,25 +164,39 @@ class Linear(Kind):
 
 
 class MixtureOfExperts(Kind):
-    """One expert a sense and a router: ``sum_m w_m W_m q_m + b``, where the weights of a token are
-    a softmax over the senses that are present of ``r_m . q_m``.
+    """A last layer of the Q-Former with one expert a sense and a router, of which Q tokens come
+    out: ``sum_m w_m P_m(h_m + E_m h_m) + b``, where the weights of a token are a softmax over the
+    senses that are present of ``r_m . h_m``, and ``P_m`` is the sense's own projection to the LLM.
 
-    A block is ``[D + 1, D]``: the expert ``W_m``, and under it the router's vector ``r_m``.
+    A block is ``[H + 1, H]``: the expert ``E_m``, and under it the router's vector ``r_m``.
     """
+
+    inside = True
+    hears_zeros = True
 
     @property
     def block(self) -> tuple[int, ...]:
-        return (self.width + 1, self.width)
+        return (self.inner + 1, self.inner)
 
     def fan_in(self, senses: int) -> int:
-        return self.width  # a mean of experts, not their sum
+        return self.inner  # a mean of experts, not their sum
+
+    def identity(self) -> Tensor:
+        return torch.zeros(self.block)  # a layer that adds to what it was given, and no preference
 
     def parts(
-        self, tokens: Tensors, present: Tensors, blocks: Tensors, shared: Tensors
+        self,
+        tokens: Tensors,
+        present: Tensors,
+        blocks: Tensors,
+        shared: Tensors,
+        projections: Projections,
     ) -> dict[str, Tensor]:
         out = {sense: _linear(own, blocks[sense]) for sense, own in tokens.items()}
-        weights = _softmax({s: x[..., self.width :] for s, x in out.items()}, present)
-        return {s: weights[s] * x[..., : self.width] for s, x in out.items()}
+        weights = _softmax({s: x[..., self.inner :] for s, x in out.items()}, present)
+        return {
+            s: weights[s] * projections[s](tokens[s] + x[..., : self.inner]) for s, x in out.items()
+        }
 
 
 class CrossAttention(Kind):
@@ -175,8 +210,8 @@ class CrossAttention(Kind):
     needs_shared = True
     hears_zeros = True
 
-    def __init__(self, width: int, queries: int) -> None:
-        super().__init__(width, queries)
+    def __init__(self, width: int, queries: int, inner: int) -> None:
+        super().__init__(width, queries, inner)
         self.heads = width // _HEAD if width % _HEAD == 0 else 1
 
     @property
@@ -214,7 +249,12 @@ class CrossAttention(Kind):
         return blocks, shared
 
     def parts(
-        self, tokens: Tensors, present: Tensors, blocks: Tensors, shared: Tensors
+        self,
+        tokens: Tensors,
+        present: Tensors,
+        blocks: Tensors,
+        shared: Tensors,
+        projections: Projections,
     ) -> dict[str, Tensor]:
         asked = self._split(_linear(shared["prompts"], shared["query"]))  # [Q, H, D / H]
         asked = asked * asked.shape[2] ** -0.5
@@ -240,9 +280,10 @@ _KINDS: Mapping[str, type[Kind]] = {
 }
 
 
-def kind_of(name: str, width: int, queries: int) -> Kind | None:
-    """``model.fusion.kind`` for an LLM of that width; None for "concat", which merges nothing."""
-    return _KINDS[name](width, queries) if name in _KINDS else None
+def kind_of(name: str, width: int, queries: int, inner: int) -> Kind | None:
+    """``model.fusion.kind`` for an LLM and a Q-Former (inner) of these widths; None for "concat",
+    which merges nothing."""
+    return _KINDS[name](width, queries, inner) if name in _KINDS else None
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:

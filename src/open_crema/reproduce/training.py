@@ -25,7 +25,6 @@ from open_crema.errors import ConfigError
 from open_crema.evaluation.subsets import BLIND, name_of
 from open_crema.model.crema import Crema
 from open_crema.model.files import from_pretrained, run_of, save_pretrained
-from open_crema.model.fusion import Fusion
 from open_crema.reproduce.bench import Bench
 from open_crema.reproduce.table import Count, Table, spread
 from open_crema.senseqa import files as senseqa
@@ -220,14 +219,7 @@ def _start(bench: Bench, run: Run, seed: int) -> Path:
     if not place.exists():
         model = from_pretrained(aligned / "model")
         torch.manual_seed(seed)
-        model.config = replace(model.config, fusion=run.fusion)
-        model.fusion = Fusion(
-            model.senses,
-            model.backbone.width,
-            run.fusion,
-            model.config.align,
-            queries=model.config.qformer.queries,
-        )
+        model.change_fusion(run.fusion)
         saved = replace(run_of(aligned / "model"), model=model.config)
         save_pretrained(model, place, run=saved)
     return place

@@ -203,9 +203,10 @@ def _measure(bench: Bench, way: Way, seed: int) -> dict[str, Any]:
         model = from_pretrained(video)
         torch.manual_seed(seed)  # loading may draw numbers
         model.add_sense(SENSE, like="video")
-        if SENSE not in model.fusion.blocks:
+        if SENSE not in model.fusion.blocks or model.fusion.inside:
             raise ConfigError(
-                f"{bench.base}: its fusion does not merge; these studies need one that does"
+                f"{bench.base}: its fusion does not merge tokens of the LLM's; these studies need "
+                "one that does, as self-gated"
             )
         model.requires_grad_(False)
         model.adapter(SENSE).fresh.fill_(False)

@@ -196,13 +196,13 @@ def tiny_llm(tmp_path_factory):
     return folder
 
 
-FUSION_SIZES = {  # of the LLM's width and the queries: of one sense, and shared
-    "self-gated": lambda d, q: (d * d, d),
-    "concat": lambda d, q: (0, 0),
-    "ungated": lambda d, q: (d * d, d),
-    "linear": lambda d, q: (q * q, q),
-    "mixture-of-experts": lambda d, q: ((d + 1) * d, d),
-    "cross-attention": lambda d, q: (d, d + q * d + 4 * d * d),
+FUSION_SIZES = {  # of the widths of LLM (d), Q-Former (h), and queries: of one sense, and shared
+    "self-gated": lambda d, q, h: (d * d, d),
+    "concat": lambda d, q, h: (0, 0),
+    "ungated": lambda d, q, h: (d * d, d),
+    "linear": lambda d, q, h: (q * q, q),
+    "mixture-of-experts": lambda d, q, h: ((h + 1) * h, d),
+    "cross-attention": lambda d, q, h: (d, d + q * d + 4 * d * d),
 }
 
 
@@ -274,7 +274,7 @@ def test_any_size_is_what_a_built_model_has_and_what_the_formula_says(
         norm = 0 if sense == "point" else 2 * encoder_width
         assert own == cost.SenseCost(lora, queries * width, projected, norm, (width + 1) * 12)
     assistants = len(senses) - 1
-    one, shared = FUSION_SIZES[fusion](12, queries)
+    one, shared = FUSION_SIZES[fusion](12, queries, width)
     always = fusion == "cross-attention"  # its prompts and projections are the base's
     assert counted.fusion == one * assistants + shared * (assistants > 0 or always)
     crossing = -(-layers // cross_every)

@@ -13,20 +13,21 @@ from torch import Tensor
 
 from open_crema.config import AlignConfig, FusionConfig
 from open_crema.modality import canonical
-from open_crema.model.fusion import FUSED_LABEL, Fusion, QueryTokens
+from open_crema.model.fusion import FUSED_LABEL, Fusion, Inner, QueryTokens
 from open_crema.model.fusion_kinds import kind_of
 
 KINDS = ["self-gated", "ungated", "linear", "mixture-of-experts", "cross-attention"]
 kinds = pytest.mark.parametrize("kind", KINDS)
 placements = pytest.mark.parametrize("placement", ["append", "add"])
 ASSISTANTS = ("audio", "flow", "depth")
-WIDTH, QUERIES, FRAMES = 6, 3, 2
+WIDTH, INNER, QUERIES, FRAMES = 6, 5, 3, 2
 
 
 def fusion_of(kind: str, *senses: str, width: int = WIDTH, seed: int = 0, **config: str) -> Fusion:
     """In double precision, with every parameter moved, so that a bias of zeros matters too."""
     torch.manual_seed(seed)
-    made = Fusion(senses, width, FusionConfig(kind, **config), AlignConfig(), queries=QUERIES)
+    chosen = FusionConfig(kind, **config)
+    made = Fusion(senses, width, chosen, AlignConfig(), queries=QUERIES, inner=INNER)
     with torch.no_grad():
         for name, parameter in sorted(made.named_parameters()):
             noise = torch.Generator().manual_seed(sum(map(ord, name)))
@@ -39,11 +40,14 @@ def tokens(sense: str, present: list[bool], width: int = WIDTH) -> QueryTokens:
     noise = torch.Generator().manual_seed(sum(map(ord, sense)))
     there = torch.tensor(present)
     edges = torch.arange(FRAMES + 1, dtype=torch.double)
-    values = torch.randn(len(there), FRAMES, QUERIES, width, generator=noise).double()
+    states = torch.randn(len(there), FRAMES, QUERIES, INNER, generator=noise).double()
+    weight, bias = torch.randn(width, INNER + 1, generator=noise).double().split((INNER, 1), 1)
+    inner = Inner(states * there[:, None, None, None], weight, bias[:, 0])
     return QueryTokens(
-        values * there[:, None, None, None],
+        inner.project(inner.states) * there[:, None, None, None],
         there[:, None].expand(-1, FRAMES),
         torch.stack([edges[:-1], edges[1:]], dim=1).expand(len(there), -1, -1),
+        inner,
     )
 
 
@@ -100,14 +104,18 @@ def naive_linear(made: Fusion, own: dict[str, Tensor]) -> Tensor:
     )
 
 
-def naive_experts(made: Fusion, own: dict[str, Tensor]) -> Tensor:
+def naive_experts(
+    made: Fusion, own: dict[str, Tensor], projections: dict[str, tuple[Tensor, Tensor]]
+) -> Tensor:
+    """own: of the Q-Former."""
     rows = []
     for q in range(QUERIES):
-        width = made.bias.shape[0]
-        routed = shares([dot(made.blocks[s][width], frame[q]) for s, frame in own.items()])
+        routed = shares([dot(made.blocks[s][INNER], frame[q]) for s, frame in own.items()])
         x = made.bias.clone()
-        for weight, (sense, frame) in zip(routed, own.items(), strict=True):
-            x = x + weight * times(made.blocks[sense][:width], frame[q])
+        for share, (sense, frame) in zip(routed, own.items(), strict=True):
+            weight, bias = projections[sense]
+            state = frame[q] + times(made.blocks[sense][:INNER], frame[q])
+            x = x + share * (times(weight, state) + bias)
         rows.append(x)
     return torch.stack(rows)
 
@@ -134,7 +142,6 @@ NAIVE = {
     "self-gated": naive_gate,
     "ungated": naive_sum,
     "linear": naive_linear,
-    "mixture-of-experts": naive_experts,
     "cross-attention": naive_attention,
 }
 
@@ -145,9 +152,15 @@ def compare(kind: str, presence: Mapping[str, list[bool]], width: int = WIDTH) -
     with torch.no_grad():
         found = merged(made, senses)
         for b, t in torch.cartesian_prod(torch.arange(found.shape[0]), torch.arange(FRAMES)):
-            own = {s: senses[s].tokens[b, t] for s in canonical(presence) if presence[s][b]}
-            if own:
-                torch.testing.assert_close(found[b, t], NAIVE[kind](made, own))
+            there = [s for s in canonical(presence) if presence[s][b]]
+            if there and made.inside:
+                own = {s: senses[s].inner.states[b, t] for s in there}
+                projections = {s: (senses[s].inner.weight, senses[s].inner.bias) for s in there}
+                expected = naive_experts(made, own, projections)
+            elif there:
+                expected = NAIVE[kind](made, {s: senses[s].tokens[b, t] for s in there})
+            if there:
+                torch.testing.assert_close(found[b, t], expected)
     assert bool(found.isfinite().all())
 
 
@@ -168,7 +181,7 @@ def test_a_kind_is_its_plain_loop(kind, presence):
 
 @pytest.mark.parametrize(("width", "heads"), [(6, 1), (96, 1), (128, 2), (576, 9), (2048, 32)])
 def test_attention_has_heads_of_64_where_they_divide_the_width(width, heads):
-    assert kind_of("cross-attention", width, QUERIES).heads == heads
+    assert kind_of("cross-attention", width, QUERIES, INNER).heads == heads
     if width == 128:
         compare("cross-attention", {"audio": [True], "flow": [True]}, width)
 
@@ -247,10 +260,12 @@ def test_the_order_of_listing_changes_no_bit(kind, order):
 def test_gradients_reach_every_parameter_and_every_sense(kind, init):
     torch.manual_seed(0)
     config = FusionConfig(kind, init=init)
-    made = Fusion(["video", *ASSISTANTS], WIDTH, config, AlignConfig(), queries=QUERIES).double()
+    listed = ["video", *ASSISTANTS]
+    made = Fusion(listed, WIDTH, config, AlignConfig(), queries=QUERIES, inner=INNER).double()
     senses = clip({s: [True, s != "flow", False] for s in ASSISTANTS})
-    for q in senses.values():
-        q.tokens.requires_grad_()
+    given = {s: q.inner.states if made.inside else q.tokens for s, q in senses.items()}
+    for x in given.values():
+        x.requires_grad_()
     (*_, fused) = made(senses)
     noise = torch.randn(fused.tokens.shape, generator=torch.Generator().manual_seed(1))
     (fused.tokens * noise)[fused.mask].sum().backward()
@@ -258,7 +273,7 @@ def test_gradients_reach_every_parameter_and_every_sense(kind, init):
         assert parameter.grad.any(), name
         assert bool(parameter.grad.isfinite().all()), name
     for sense in ASSISTANTS:
-        found = senses[sense].tokens.grad.flatten(1).abs().sum(dim=1) > 0
+        found = given[sense].grad.flatten(1).abs().sum(dim=1) > 0
         assert found.tolist() == senses[sense].present.tolist()
 
 
@@ -275,7 +290,13 @@ def test_large_scores_are_no_overflow(kind):
     made = fusion_of(kind, "video", *ASSISTANTS).float()
     senses = clip({"audio": [True, False], "flow": [True, True], "depth": [False, False]})
     senses = {
-        s: QueryTokens(1e4 * q.tokens.float(), q.segments, q.times) for s, q in senses.items()
+        s: QueryTokens(
+            1e4 * q.tokens.float(),
+            q.segments,
+            q.times,
+            Inner(1e4 * q.inner.states.float(), q.inner.weight.float(), q.inner.bias.float()),
+        )
+        for s, q in senses.items()
     }
     assert bool(merged(made, senses).isfinite().all())
 
@@ -302,7 +323,7 @@ def test_shares_sum_to_one(kind):
         ("self-gated", 576 * 576, 576),
         ("ungated", 576 * 576, 576),
         ("linear", 8 * 8, 8),
-        ("mixture-of-experts", 577 * 576, 576),
+        ("mixture-of-experts", 257 * 256, 576),
         ("cross-attention", 576, 576 + 8 * 576 + 4 * 576 * 576),
         ("concat", 0, 0),
     ],
@@ -311,7 +332,7 @@ def test_sizes_at_the_embedded_scale(kind, own, shared):
     for assistants in (1, 3):
         senses = ["video", *ASSISTANTS[:assistants]]
         with torch.device("meta"):
-            made = Fusion(senses, 576, FusionConfig(kind), AlignConfig(), queries=8)
+            made = Fusion(senses, 576, FusionConfig(kind), AlignConfig(), queries=8, inner=256)
         found = sum(p.numel() for p in made.parameters())
         assert found == assistants * own + shared
 
@@ -319,7 +340,7 @@ def test_sizes_at_the_embedded_scale(kind, own, shared):
 def started(kind: str, *senses: str, init: str = "identity") -> Fusion:
     torch.manual_seed(0)
     config = FusionConfig(kind, init=init)
-    return Fusion(senses, WIDTH, config, AlignConfig(), queries=QUERIES).double()
+    return Fusion(senses, WIDTH, config, AlignConfig(), queries=QUERIES, inner=INNER).double()
 
 
 @pytest.mark.parametrize("kind", ["ungated", "linear", "mixture-of-experts"])
@@ -379,9 +400,9 @@ def test_a_block_of_zeros_changes_no_bit_even_in_training_where_its_kind_can_pro
     after = fusion_of(kind, "video", "audio", "flow")
     after.add("depth", torch.zeros(1).double())
     assert not after.blocks["depth"].any()
-    assert after.silent("depth") == (kind != "cross-attention")
-    same = torch.equal(merged(before, two), merged(after.train(), senses))
-    assert same == (kind in ("self-gated", "ungated", "linear"))
+    can = kind in ("self-gated", "ungated", "linear")
+    assert after.silent("depth") == can
+    assert torch.equal(merged(before, two), merged(after.train(), senses)) == can
     assert torch.equal(merged(before, two), merged(after, two)), "left out, it changes no bit"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from copies import batch, edited, grown, retensored, said, snapshot
@@ -16,7 +14,6 @@ from open_crema.errors import WeightsError
 from open_crema.evaluation.gates import gates
 from open_crema.model.exchange import add_adapter, export_adapter, list_adapters, remove_adapter
 from open_crema.model.files import from_pretrained, save_pretrained
-from open_crema.model.fusion import Fusion
 from open_crema.model.publish import push_to_hub
 from open_crema.storage import read_tensors
 
@@ -186,10 +183,7 @@ def test_a_model_whose_fusion_is_exchanged_comes_back(llm, tmp_path, kind):
     """What its adapters' files said of the fusion is no longer true."""
     folder = save_pretrained(tiny.crema(*SENSES, llm=llm), tmp_path / "gated")
     model = from_pretrained(folder, backbone=llm)
-    model.config = replace(model.config, fusion=FusionConfig(kind))
-    model.fusion = Fusion(
-        model.senses, llm.width, model.config.fusion, model.config.align, queries=3
-    )
+    model.change_fusion(FusionConfig(kind))
     back = from_pretrained(save_pretrained(model, tmp_path / "other"), backbone=llm)
     assert back.config.fusion.kind == kind
     assert torch.equal(back(batch()).logits, model(batch()).logits)

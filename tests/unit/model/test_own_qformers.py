@@ -8,9 +8,11 @@ import torch
 
 import tiny
 from open_crema import config, cost
-from open_crema.config import Config
-from open_crema.errors import ConfigError
+from open_crema.config import Config, ModelConfig
+from open_crema.convert import to_official
+from open_crema.errors import ConfigError, WeightsError
 from open_crema.experiment import build_model
+from open_crema.model.exchange import add_adapter, export_adapter, remove_adapter
 from open_crema.model.files import from_pretrained, save_pretrained
 from tiny import one_seeded_thread  # noqa: F401
 
@@ -86,3 +88,45 @@ def test_its_cost_is_a_qformer_a_sense():
     assert each.trainable == shared.trainable - lora + 2 * shared.qformer
     assert each.frozen == shared.frozen - shared.qformer
     assert each.uncounted == {}
+
+
+def test_what_has_its_own_is_not_given_another():
+    model = tiny.crema(*SENSES, qformer={"own": "each"})
+    before = model(batch(2)).logits
+    model.own_qformers()
+    assert torch.equal(model(batch(2)).logits, before)
+
+
+def test_an_adapter_goes_with_its_qformer_to_models_of_its_kind_only(tmp_path):
+    llm = tiny.backbone()
+    shape = {"fusion": {"kind": "concat"}, "llm": llm, "stirred": False}
+    each = save_pretrained(tiny.crema(*SENSES, qformer={"own": "each"}, **shape), tmp_path / "each")
+    shared = tiny.crema("video", "flow", lora={"skip": ["audio"]}, **shape)
+    save_pretrained(shared, tmp_path / "shared")
+    export_adapter(each, "audio", tmp_path / "audio")
+    expected = from_pretrained(each, backbone=llm)(batch(2)).logits
+    remove_adapter(each, "audio")
+    add_adapter(each, tmp_path / "audio")
+    assert torch.equal(from_pretrained(each, backbone=llm)(batch(2)).logits, expected)
+    with pytest.raises(WeightsError, match=r"own\."):
+        add_adapter(tmp_path / "shared", tmp_path / "audio", force=True)
+
+
+def test_the_released_code_has_no_such_model(tmp_path):
+    model = tiny.crema("video", "audio", qformer={"own": "each"})
+    save_pretrained(model, tmp_path / "each")
+    with pytest.raises(ConfigError, match=r"a Q-Former a sense \(model\.qformer\.own=each\)"):
+        to_official(tmp_path / "each", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_operations_and_memory_are_counted(tmp_path):
+    llm = tiny.llama()
+    llm.config.save_pretrained(tmp_path)
+    said = {"senses": ["video", "flow"], "fusion": {"kind": "concat"}, "llm": str(tmp_path)}
+    shared = config.from_dict({**said, "lora": {"skip": said["senses"]}}, schema=ModelConfig)
+    each = config.from_dict({**said, "qformer": {"own": "each"}}, schema=ModelConfig)
+    assert cost.operations(each).total == cost.operations(shared).total, "the same layers, run once"
+    ones = [cost.training_memory(Config(model=model)) for model in (shared, each)]
+    qformer = cost.count(shared).qformer
+    assert ones[1].moments - ones[0].moments == 4 * 2 * 2 * qformer, "two moments of either sense"

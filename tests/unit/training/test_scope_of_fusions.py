@@ -41,7 +41,7 @@ def test_a_sense_that_led_is_silenced_by_a_new_leader_unless_its_block_lets_it_b
     tmp_path, kind, init
 ):
     model = grown(published(tmp_path, "flow", fusion={"kind": kind, "init": init}), "video")
-    if kind == "cross-attention" or init == "identity":
+    if kind in ("mixture-of-experts", "cross-attention") or init == "identity":
         assert new_senses(model) == ["video"]
     else:
         with pytest.raises(ConfigError, match="video would lead where flow led until now"):
