@@ -84,7 +84,12 @@ class TinyTokenizer:
         return " ".join(f"w{i}" for i in ids if i >= self._first_word or not skip_special_tokens)
 
     def apply_chat_template(
-        self, turns: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        turns: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **_: Any,
     ) -> str:
         assert not tokenize
         said = "".join(f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in turns)

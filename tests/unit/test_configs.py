@@ -185,6 +185,7 @@ def test_the_overlay_is_the_released_code_and_nothing_else_changes():
         "model.encoders.audio_window": 5.12,
         "model.encoders.audio_max_windows": 2,
         "model.encoders.audio_windows": "start",
+        "model.encoders.point_choice": "reference",
         "model.prompt.layout": "reference",
         "model.prompt.max_text_tokens": 77,
         "model.prompt.overflow": "truncate",

@@ -85,8 +85,10 @@ class Backbone(nn.Module, ABC):
     side: the end at which a batch of prompts is padded. width: of its embeddings.
     before, after: token ids that its chat template puts around the user's turn, or the end token
     that closes an encoder's input. lead: what belongs to an answer's first token and is no part of
-    the answer, as a space. fingerprint: of the source of its weights; adapters are tied to it.
-    sees: senses that the LLM has of its own (a VLM's video); they lead, without an adapter.
+    the answer, as a space. end: the token that closes an answer. stops: all at which a search
+    ends, those that the LLM's folder names among them. fingerprint: of the source of its weights;
+    adapters are tied to it. sees: senses that the LLM has of its own (a VLM's video); they lead,
+    without an adapter.
     """
 
     side: Literal["left", "right"]
@@ -100,6 +102,10 @@ class Backbone(nn.Module, ABC):
         # many causal LMs name no padding token; what stands there is masked
         named = tokenizer.pad_token_id
         self.pad_id: int = tokenizer.eos_token_id if named is None else named
+        self.end: int = tokenizer.eos_token_id
+        said = llm.generation_config.eos_token_id
+        more = said if isinstance(said, list) else [] if said is None else [said]
+        self.stops = sorted({self.end, *more})
         self._settle_search(llm)
         self.width: int = llm.get_input_embeddings().embedding_dim
         self.before: list[int] = []
@@ -110,7 +116,7 @@ class Backbone(nn.Module, ABC):
         """Answers are searched as asked, not with a folder's own penalties and temperatures."""
         llm.generation_config = GenerationConfig(
             pad_token_id=self.pad_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.stops,
             decoder_start_token_id=llm.generation_config.decoder_start_token_id,
         )
 
@@ -120,7 +126,7 @@ class Backbone(nn.Module, ABC):
 
     def target(self, answer: str) -> list[int]:
         """Token ids that the LLM must produce, end token included."""
-        return [*self.encode(self.lead + answer), self.tokenizer.eos_token_id]
+        return [*self.encode(self.lead + answer), self.end]
 
     def decode(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -192,7 +198,7 @@ class Backbone(nn.Module, ABC):
         )
         ids: Tensor = found.sequences
         # transformers' beam search fills with the end token where the padding token's id is 0
-        ends = (ids == self.tokenizer.eos_token_id).long()
+        ends = torch.isin(ids, torch.tensor(self.stops, device=ids.device)).long()
         ids = ids.masked_fill(ends.cumsum(dim=1) > ends, self.pad_id)
         stacked = torch.stack(found.scores) if scores else None
         return Generation(ids, [self.decode(row) for row in ids], stacked)

@@ -1,8 +1,10 @@
-"""Frozen decoder-only LLMs (SmolLM2, and any transformers causal LM: Qwen, Llama, ...)."""
+"""Frozen decoder-only LLMs (SmolLM2, and any transformers causal LM: Qwen, Llama, Gemma, ...)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from open_crema.backbones.base import (
 from open_crema.errors import ConfigError
 
 _TOGETHER = 8  # questions behind shared prefixes that are read at once
+_USER, _ANSWER = "<<user>>", "<<answer>>"  # mark the places of words in a chat template
 
 
 class DecoderOnly(Backbone):
@@ -43,17 +46,27 @@ class DecoderOnly(Backbone):
         space at its end is part of the answer's first token."""
         template = getattr(self.tokenizer, "apply_chat_template", None)
         if template is None or not getattr(self.tokenizer, "chat_template", None):
-            return [], self.encode("\n"), ""
-        mark = "<<user>>"
-        turn = [{"role": "user", "content": mark}]
-        text = template(turn, tokenize=False, add_generation_prompt=True)
-        before, found, after = text.partition(mark)
+            return self._start(), self.encode("\n"), ""
+        turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+        # Some templates let the LLM think before it answers, unless told not to; others ignore it.
+        written = partial(template, tokenize=False, enable_thinking=False)
+        before, found, after = written(turns[:1], add_generation_prompt=True).partition(_USER)
         if not found:
             raise ConfigError(
                 "the LLM's chat template changes the user's words; it cannot hold a prompt"
             )
+        behind = written(turns, add_generation_prompt=False).partition(_ANSWER)[2]
+        ends = (i for i in self.encode(behind) if i in self.stops)
+        self.end = next(ends, self.tokenizer.eos_token_id)
         closed = after.rstrip(" ")
         return self.encode(before), self.encode(closed), after[len(closed) :]
+
+    def _start(self) -> list[int]:
+        """What the tokenizer puts before any text: many an LLM was never trained without it."""
+        whole = list(self.tokenizer.encode(_USER, add_special_tokens=True))
+        plain = self.encode(_USER)
+        places = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+        return whole[: next(places, 0)]
 
     def forward(self, prompt: Prompt, targets: Sequence[Sequence[int]]) -> Output:
         ids = self.pad(targets, self.pad_id)
@@ -127,18 +140,32 @@ class DecoderOnly(Backbone):
         ids = self.pad(tokens, self.pad_id)
         real = self.pad([[1] * len(own) for own in tokens], 0)
         whole = torch.cat([mask[rows], real], dim=1)
-        hidden = self.llm.get_decoder()(
-            inputs_embeds=self.embed(ids).to(read.layers[0].keys.dtype),
-            attention_mask=whole,
-            position_ids=_positions(whole)[:, mask.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
         starts = torch.tensor([len(text) - 1 for text in texts], device=ids.device)
         places = starts[:, None] + torch.arange(width, device=ids.device)
-        places = places.clamp(max=ids.shape[1] - 1)[:, :, None].expand(-1, -1, hidden.shape[2])
-        logits: Tensor = self.llm.get_output_embeddings()(hidden.gather(1, places))
+        with self._head_at(places.clamp(max=ids.shape[1] - 1)):
+            logits: Tensor = self.llm(
+                inputs_embeds=self.embed(ids).to(read.layers[0].keys.dtype),
+                attention_mask=whole,
+                position_ids=_positions(whole)[:, mask.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
         return logits
+
+    @contextmanager
+    def _head_at(self, places: Tensor) -> Iterator[None]:
+        """Within it the LLM makes logits at these columns ``[N, A]`` of each row alone. By a hook,
+        as some LLMs scale or cap what the head gives, so the head by itself will not do."""
+
+        def chosen(_: Any, given: tuple[Tensor, ...]) -> Tensor:
+            (hidden,) = given
+            return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
+
+        handle = self.llm.get_output_embeddings().register_forward_pre_hook(chosen)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
     def score(self, prompt: Prompt, options: Sequence[Sequence[Sequence[int]]]) -> OptionScores:

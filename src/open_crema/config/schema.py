@@ -120,11 +120,25 @@ class EncodersConfig:
     # BEATs: "whole" covers the track; "start" is the released code's, so many windows from its
     # start, silent or not, of which none is masked.
     audio_windows: Literal["whole", "start"] = "whole"
-    max_points: Count = 5000
+    max_points: Count = 5000  # of a cloud that a sample uses
+    # Which of a larger cloud's: "even", evenly spaced rows, always the same; "drawn", others each
+    # time that a sample is trained on, of the `stored_points` that are kept; "reference" is the
+    # released code's: drawn in evaluation too, and a smaller cloud filled with zeros, not masked.
+    point_choice: Literal["even", "drawn", "reference"] = "even"
+    stored_points: Count = 20_000  # kept of a cloud, evenly spaced, where they are drawn
     voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
     cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at
-    dtype: Dtype = "fp32"  # of the vision encoder's weights; its features are kept as bf16 anyway
-    device: str = "cpu"  # of the vision encoder, as "cuda" or "cuda:1"
+    # Of the weights of the vision encoder and of BEATs; features are kept as bf16 anyway.
+    dtype: Dtype = "fp32"
+    device: str = "cpu"  # of the same, as "cuda" or "cuda:1"
+
+    def __post_init__(self) -> None:
+        if self.point_choice != "even" and self.stored_points < self.max_points:
+            raise ConfigError(
+                f"model.encoders.stored_points {self.stored_points} is less than "
+                f"model.encoders.max_points {self.max_points}, which are drawn of them: raise the "
+                "one or lower the other"
+            )
 
 
 @checked(frozen=True, config=_FORBID)

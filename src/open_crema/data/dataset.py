@@ -11,6 +11,7 @@ from open_crema.data import sampler
 from open_crema.data.extract import Extractor, Source
 from open_crema.data.report import Policy
 from open_crema.data.sample import Batch, Sample, collate
+from open_crema.encoders.points import even
 from open_crema.errors import SenseAbsent
 from open_crema.features import Features
 
@@ -23,7 +24,8 @@ _MEMORY = 2 * 2**30
 class FeatureDataset:
     """Questions joined to the features of their media.
 
-    frames: segments of each visual sense that a sample uses, of those the extractor keeps.
+    frames: segments of each visual sense that a sample uses, of those the extractor keeps. How many
+        points of a cloud it uses, and which, its encoders' configuration says.
     memory_bytes: features stay in memory from their first use until this much is held; the rest
         is read from the store each time.
     failed: sense -> id of a sample -> what is wrong with its file, as a report of
@@ -171,5 +173,24 @@ class FeatureDataset:
                     sample_id=sample.id,
                 )
                 features = sampler.select(features, chosen)
+            elif modality.encoder == "point":
+                features = self._points(features, training, epoch, seed, sample.id)
             found[sense] = features
         return found
+
+    def _points(
+        self, features: Features, training: bool, epoch: int, seed: int, sample_id: str
+    ) -> Features:
+        """Of a cloud that has more points than a sample uses, those that this one does."""
+        config = self.extractor.encoders_config
+        real = features.mask[0].nonzero()[:, 0]
+        if len(features.tokens) > 1 or len(real) <= config.max_points:
+            return features
+        drawn = config.point_choice == "reference" or (config.point_choice == "drawn" and training)
+        kept = (
+            sampler.choose_points(len(real), config.max_points, seed, epoch, sample_id)
+            if drawn
+            else even(len(real), config.max_points)
+        )
+        chosen = real[kept]
+        return Features(features.tokens[:, chosen], features.mask[:, chosen], features.times)

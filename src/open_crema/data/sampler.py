@@ -1,4 +1,4 @@
-"""Order and choice of frames: pure functions of seed, epoch and sample, whatever the batch.
+"""Order, choice of frames and points: pure functions of seed, epoch and sample, not of the batch.
 
 Every random number is a digest of what it depends on, so a resumed, re-ordered or distributed run
 draws what the first run drew, on every platform and library version.
@@ -10,7 +10,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from open_crema.features import Features
 
@@ -38,6 +40,14 @@ def shuffled(senses: Sequence[str], seed: int, step: int) -> list[str]:
     """A permutation of the senses for one optimizer step, however they are listed. Which of two
     comes first does not hang on what others there are, so an exit changes no order."""
     return sorted(senses, key=lambda s: (draw("senses", seed, step, s), s))
+
+
+def choose_points(count: int, most: int, seed: int, epoch: int, sample_id: str) -> Tensor:
+    """``min(count, most)`` of ``range(count)``, increasing: any as likely as any other."""
+    stream = json.dumps(("points", seed, epoch, sample_id)).encode()
+    drawn = hashlib.shake_256(stream).digest(count * BITS // 8)
+    order = np.argsort(np.frombuffer(drawn, dtype=">u8"), kind="stable")
+    return torch.from_numpy(np.sort(order[:most]))
 
 
 def choose_frames(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from open_crema.config import EncodersConfig
 from open_crema.errors import MediaError
 from open_crema.features import Features, Points
 
@@ -14,18 +18,36 @@ POSITION_SCALE = 0.01
 class PointFeatures:
     """Points to ``[1, N, W]`` tokens: their features plus 0.01 times the code of their voxels.
 
-    A cloud of more than ``max_points`` is thinned to evenly spaced rows, always the same ones. The
-    fingerprint covers this step alone; whoever stores the result adds that of the features' source.
+    A cloud of more than ``max_points`` is thinned to evenly spaced rows, always the same ones. One
+    of fewer than ``filled`` gets points of zeros at voxel 0, not masked, up to that many, as in the
+    released code (REFERENCE 4.4); 0, the default, adds none. The fingerprint covers this step
+    alone; whoever stores the result adds that of the features' source.
     """
 
     name = "points"
 
-    def __init__(self, width: int, *, max_points: int = 5000) -> None:
-        if width < 6 or max_points < 1:
-            raise ValueError(f"width {width} must be at least 6 and max_points {max_points} 1")
+    def __init__(self, width: int, *, max_points: int = 5000, filled: int = 0) -> None:
+        if width < 6 or max_points < 1 or filled > max_points:
+            raise ValueError(
+                f"width {width} must be at least 6, max_points {max_points} at least 1, and filled "
+                f"{filled} no more than that"
+            )
         self.width = width
         self.max_points = max_points
+        self.filled = filled
         self.fingerprint = f"points/{width}/{max_points}/{POSITION_SCALE:g}"
+        if filled:
+            self.fingerprint += f"/filled to {filled}"
+
+    @classmethod
+    def from_config(cls, width: int, config: EncodersConfig) -> Self:
+        """Keeps what `model.encoders.point_choice` needs to choose from."""
+        drawn = config.point_choice != "even"
+        return cls(
+            width,
+            max_points=config.stored_points if drawn else config.max_points,
+            filled=config.max_points if config.point_choice == "reference" else 0,
+        )
 
     def __call__(self, media: Points, /) -> Features:
         """Encode a cloud. Raises MediaError when it is empty or its parts do not fit."""
@@ -44,14 +66,21 @@ class PointFeatures:
             )
         if media.voxels.is_floating_point():
             raise MediaError(f"voxels must be integer grid coordinates, not {media.voxels.dtype}")
-        kept = torch.arange(min(count, self.max_points)) * count // min(count, self.max_points)
-        tokens = media.features[kept].float()
-        tokens = tokens + POSITION_SCALE * position_code(media.voxels[kept], self.width)
+        kept = even(count, self.max_points)
+        more = (0, 0, 0, max(0, self.filled - len(kept)))  # rows behind the last
+        tokens, voxels = (pad(t[kept], more) for t in (media.features, media.voxels))
+        tokens = tokens.float() + POSITION_SCALE * position_code(voxels, self.width)
         return Features(
             tokens[None],
-            torch.ones(1, len(kept), dtype=torch.bool),
+            torch.ones(1, len(tokens), dtype=torch.bool),
             torch.tensor([media.times], dtype=torch.float64),
         )
+
+
+def even(count: int, most: int) -> Tensor:
+    """``min(count, most)`` evenly spaced ones of ``range(count)``, increasing."""
+    most = min(count, most)
+    return torch.arange(most) * count // most
 
 
 def position_code(coordinates: Tensor, width: int) -> Tensor:

@@ -108,18 +108,18 @@ def _yamnet(config: EncodersConfig) -> Encoder:
 
 
 def _points(config: EncodersConfig) -> Encoder:
+    from open_crema.encoders.points import PointFeatures
     from open_crema.encoders.scene import ScenePoints
 
     vision: Any = build(config.vision, config)
-    return ScenePoints(
-        vision, voxel=config.voxel, views=config.cloud_views, max_points=config.max_points
-    )
+    points = PointFeatures.from_config(vision.width, config)
+    return ScenePoints(vision, voxel=config.voxel, views=config.cloud_views, points=points)
 
 
 def _points_3dllm(config: EncodersConfig) -> Encoder:
     from open_crema.encoders.points import PointFeatures
 
-    return PointFeatures(1408, max_points=config.max_points)
+    return PointFeatures.from_config(1408, config)
 
 
 SPECS: dict[str, EncoderSpec] = {

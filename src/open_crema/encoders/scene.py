@@ -42,7 +42,8 @@ class ScenePoints:
 
     vision: the encoder of the pictures; W is its width, and its fingerprint part of this one's.
     voxel: edge in metres. views: from how many sides a cloud is looked at (`look_around`), which
-    makes RGB-D frames of it. A single frame may come without a pose: then its camera is the world.
+    makes RGB-D frames of it. points: what chooses of the voxels and adds their position's code. A
+    single frame may come without a pose: then its camera is the world.
     """
 
     name = "points"
@@ -53,14 +54,14 @@ class ScenePoints:
         *,
         voxel: float = 0.1,
         views: int = 6,
-        max_points: int = 5000,
+        points: PointFeatures | None = None,
     ) -> None:
         if not voxel > 0 or views < 1:
             raise ValueError(f"voxel {voxel} must be above 0 metres, and views {views} at least 1")
         self.vision = vision
         self.voxel = voxel
         self.views = views
-        self._points = PointFeatures(vision.width, max_points=max_points)
+        self._points = points or PointFeatures(vision.width)
         self.width = vision.width
         made = f"{voxel:g}m/{views} views/{vision.fingerprint}"
         self.fingerprint = f"{self._points.fingerprint}/{made}"

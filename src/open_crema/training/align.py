@@ -158,10 +158,12 @@ def _word_loss(
 ) -> Tensor:
     """tokens ``[N, D]`` that are each to be the share ([N]) of a row (``wanted`` [N]) of the
     embedding matrix; used: all rows that are ever wanted, in order."""
-    rows = model.backbone.llm.get_input_embeddings().weight.detach()
-    used = used.to(rows.device)
-    others = torch.randint(len(rows), (config.random_rows,), device=rows.device)
-    table = rows[torch.cat([used, others[~torch.isin(others, used)]])].float()
+    backbone = model.backbone
+    used = used.to(backbone.device)
+    count = backbone.llm.get_input_embeddings().num_embeddings
+    others = torch.randint(count, (config.random_rows,), device=used.device)
+    with torch.no_grad():  # as the LLM reads them: some scale the matrix
+        table = backbone.embed(torch.cat([used, others[~torch.isin(others, used)]])).float()
     unit = functional.normalize(table, dim=1)
     scale = table[: len(used)].square().sum(dim=1).mean()
     target = torch.searchsorted(used, wanted)

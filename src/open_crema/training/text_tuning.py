@@ -96,7 +96,9 @@ class TextTuning:
             layers_to_transform=list(layers),
         )
         self.tuned = peft.get_peft_model(backbone.llm, config)
-        self.rows = backbone.llm.get_input_embeddings().weight.detach()
+        count = backbone.llm.get_input_embeddings().num_embeddings
+        with torch.no_grad():
+            self.spread = backbone.embed(torch.arange(count, device=backbone.device)).std()
         self._trained = {n: p for n, p in self.tuned.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recipe.lr, weight_decay=0.0)
         self._done = 0
@@ -205,7 +207,7 @@ class TextTuning:
             FusionConfig(init="identity"),
             AlignConfig(),
             queries=tokens[senses[0]].tokens.shape[2],
-        ).to(self.rows.device)
+        ).to(self.backbone.device)
         return fusion(tokens)
 
     def _tokens(self, clips: Sequence[Told], sense: str) -> QueryTokens:
@@ -214,7 +216,8 @@ class TextTuning:
         segments, words = len(told[0]), len(told[0][0])
         said = {word: i for i, word in enumerate(sorted({w for p in told for x in p for w in x}))}
         tokens, shares = zip(*map(self._token, said), strict=True)
-        table = self.rows[list(tokens)] * torch.tensor(shares).to(self.rows)[:, None]
+        table = self.backbone.embed(torch.tensor(tokens, device=self.backbone.device))
+        table = table * torch.tensor(shares).to(table)[:, None]
         which = torch.zeros(len(clips), segments, words, dtype=torch.long)  # of the table
         for row, parts in enumerate(own):
             if parts is not None:
@@ -231,7 +234,7 @@ class TextTuning:
         soft = torch.tensor(shares)[which] < 1
         scale = torch.where(soft, 1.0, scale)
         rows = rows * scale[..., None].to(rows)
-        rows = rows + level * self.rows.std() * torch.randn(rows.shape).to(rows)
+        rows = rows + level * self.spread * torch.randn(rows.shape).to(rows)
         edges = torch.linspace(0, self.seconds, segments + 1, dtype=torch.float64)
         times = torch.stack([edges[:-1], edges[1:]], dim=1).expand(len(clips), -1, -1)
         present = present.to(rows.device)

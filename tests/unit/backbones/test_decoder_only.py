@@ -206,7 +206,7 @@ def test_a_space_at_the_end_of_a_chat_template_is_the_answers():
     """A tokenizer of the GPT-2 kind has " red" as one token, and a text in the middle ends so."""
 
     class Plain(tiny.TinyTokenizer):
-        def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
+        def apply_chat_template(self, turns, *, tokenize, add_generation_prompt, **_):
             assert self.chat_template == "of its own"
             return f"<|im_start|>{turns[0]['content']}\n  "
 

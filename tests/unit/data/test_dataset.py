@@ -3,6 +3,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from open_crema.config import EncodersConfig
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.extract import Source
 from open_crema.data.sample import Sample
@@ -20,6 +21,7 @@ class Extractor:
         self.senses = canonical(senses)
         self.modalities = {sense: get(sense) for sense in self.senses}
         self.segments = segments
+        self.encoders_config = EncodersConfig(max_points=2)
         self.reads = []
 
     def source(self, sample, sense):
@@ -244,3 +246,57 @@ def test_masks_of_a_view_are_its_own():
 
 def test_failures_change_nothing_under_the_policy_error():
     assert len(dataset(failed=FAILED).batch([0, 1]).senses["audio"].tokens) == 2
+
+
+class Cloud(Extractor):
+    """A cloud of 40 stored points; token i says i in its first channel."""
+
+    def __init__(self, choice, *, hidden=0, segments=1):
+        super().__init__(["point"])
+        self.encoders_config = EncodersConfig(max_points=6, stored_points=40, point_choice=choice)
+        self.hidden, self.many = hidden, segments
+
+    def features(self, sample, sense):
+        tokens = torch.arange(40.0).bfloat16()[None, :, None].repeat(self.many, 1, 4)
+        mask = torch.ones(self.many, 40, dtype=torch.bool)
+        mask[:, : self.hidden] = False
+        return Features(tokens, mask, torch.zeros(self.many, 2, dtype=torch.float64))
+
+
+def used(choice, *, number=2, **options):
+    given = {k: options.pop(k) for k in ("hidden", "segments") if k in options}
+    data = FeatureDataset([ask(number, "point")], Cloud(choice, **given), frames=4)
+    batch = data.batch([0], **options)
+    assert bool(batch.senses["point"].mask.all()) or given
+    return batch.senses["point"].tokens[0, 0, :, 0].long().tolist()
+
+
+EVEN = [0, 6, 13, 20, 26, 33]
+
+
+@pytest.mark.parametrize("choice", ["even", "drawn"])
+def test_evaluation_uses_evenly_spaced_points(choice):
+    assert used(choice) == used(choice, epoch=3, seed=5) == EVEN
+
+
+def test_training_draws_points_anew_for_each_epoch_seed_and_sample():
+    draws = [{}, {"epoch": 1}, {"seed": 1}, {"number": 4}]
+    found = [used("drawn", training=True, **d) for d in draws]
+    assert len({tuple(f) for f in found} | {tuple(EVEN)}) == 5
+    assert all(f == sorted(set(f)) and len(f) == 6 for f in found)
+    assert used("drawn", training=True) == found[0]
+    assert used("even", training=True, epoch=1) == EVEN
+
+
+def test_the_released_code_draws_in_evaluation_too():
+    assert used("reference") == used("reference")
+    assert used("reference") != EVEN
+
+
+def test_padding_is_never_drawn():
+    for epoch in range(5):
+        assert min(used("drawn", training=True, epoch=epoch, hidden=30)) >= 30
+
+
+def test_points_of_several_segments_are_left_as_they_are():
+    assert len(used("drawn", training=True, segments=2)) == 40

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_crema.data.sampler import choose_frames, order, select, shuffled
+from open_crema.data.sampler import choose_frames, choose_points, order, select, shuffled
 from open_crema.features import Features
 
 sizes = st.integers(1, 60)
@@ -32,6 +32,25 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_order_is_even():
     first = [order(seed, 0, 4)[0] for seed in range(2000)]
     assert all(430 < first.count(i) < 570 for i in range(4))
+
+
+@given(st.integers(1, 60), sizes, seeds, st.integers(0, 9), ids)
+def test_points_are_chosen_once_each_and_in_order(count, most, seed, epoch, sample_id):
+    chosen = choose_points(count, most, seed, epoch, sample_id).tolist()
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, most)
+    assert set(chosen) <= set(range(count))
+    assert chosen == choose_points(count, most, seed, epoch, sample_id).tolist()
+
+
+def test_points_are_chosen_evenly_and_by_all_that_they_depend_on():
+    counts = torch.stack(
+        [torch.bincount(choose_points(6, 2, 0, e, "q"), minlength=6) for e in range(1500)]
+    ).sum(dim=0)
+    assert (abs(counts - 500) < 80).all()
+    draws = [(0, 0, "q"), (1, 0, "q"), (0, 1, "q"), (0, 0, "r")]
+    assert len({tuple(choose_points(1000, 10, *d).tolist()) for d in draws}) == 4
+    assert choose_points(20, 5, 3, 2, "ü").tolist() == [2, 5, 13, 14, 19]
 
 
 def test_the_same_draws_in_every_process_and_ever_after():

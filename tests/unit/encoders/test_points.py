@@ -94,6 +94,17 @@ def test_large_clouds_are_thinned_evenly_and_always_alike(count):
     assert torch.equal(encode(points).tokens, found.tokens)
 
 
+def test_the_released_code_fills_small_clouds_with_zeros_that_are_attended():
+    points = cloud(4, 12)
+    encode = PointFeatures(12, max_points=9, filled=6)
+    found = encode(points)
+    assert found.mask.tolist() == [[True] * 6]
+    assert torch.equal(found.tokens[0, :4], PointFeatures(12)(points).tokens[0])
+    nowhere = 0.01 * position_code(torch.zeros(1, 3).long(), 12)
+    assert torch.equal(found.tokens[0, 4:], nowhere.expand(2, -1))
+    assert encode(cloud(8, 12)).tokens.shape == (1, 8, 12)
+
+
 def test_half_precision_features_come_out_in_float():
     points = cloud(3, 8)
     found = PointFeatures(8)(Points(points.features.bfloat16(), points.voxels.int(), (1.0, 2.5)))
@@ -121,7 +132,10 @@ def test_what_is_not_ready_is_refused():
         PointFeatures(8)(object())
 
 
-@pytest.mark.parametrize("arguments", [{"width": 5}, {"width": 8, "max_points": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"width": 5}, {"width": 8, "max_points": 0}, {"width": 8, "max_points": 3, "filled": 4}],
+)
 def test_parameters_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):
         PointFeatures(**arguments)
@@ -129,4 +143,5 @@ def test_parameters_that_make_no_sense_are_refused(arguments):
 
 def test_the_fingerprint_follows_the_parameters():
     prints = {PointFeatures(8).fingerprint, PointFeatures(16).fingerprint}
-    assert len(prints | {PointFeatures(8, max_points=10).fingerprint}) == 3
+    prints.add(PointFeatures(8, max_points=10).fingerprint)
+    assert len(prints | {PointFeatures(8, max_points=10, filled=10).fingerprint}) == 4

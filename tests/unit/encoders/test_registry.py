@@ -1,4 +1,5 @@
 import sys
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -46,7 +47,27 @@ def test_weights_that_this_version_cannot_load():
 def test_point_features_that_come_ready():
     encoder = registry.build("points-3dllm", EncodersConfig(max_points=7))
     assert isinstance(encoder, PointFeatures)
-    assert (encoder.width, encoder.max_points) == (1408, 7)
+    assert (encoder.width, encoder.max_points, encoder.filled) == (1408, 7, 0)
+
+
+def test_points_are_kept_for_what_is_drawn_of_them():
+    of = partial(EncodersConfig, max_points=7, stored_points=50)
+    drawn = registry.build("points-3dllm", of(point_choice="drawn"))
+    assert (drawn.max_points, drawn.filled) == (50, 0)
+    released = registry.build("points-3dllm", of(point_choice="reference"))
+    assert (released.max_points, released.filled) == (50, 7)
+    assert (
+        len(
+            {
+                registry.build("points-3dllm", of()).fingerprint,
+                drawn.fingerprint,
+                released.fingerprint,
+            }
+        )
+        == 3
+    )
+    with pytest.raises(ConfigError, match=r"stored_points 50 is less .*max_points 60"):
+        EncodersConfig(point_choice="drawn", max_points=60, stored_points=50)
 
 
 def test_points_are_made_by_the_vision_encoder():

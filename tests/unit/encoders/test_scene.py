@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from open_crema.encoders.points import position_code
+from open_crema.encoders.points import PointFeatures
 from open_crema.encoders.scene import ScenePoints
 from open_crema.errors import MediaError
 from open_crema.features import Features
@@ -96,7 +97,7 @@ def test_a_wall_seen_from_two_places_is_in_the_same_voxels():
 
 
 def test_no_more_than_max_points():
-    assert encoder(max_points=10)(scene(*WALK)).tokens.shape == (1, 10, 6)
+    assert encoder(points=PointFeatures(6, max_points=10))(scene(*WALK)).tokens.shape == (1, 10, 6)
 
 
 def test_one_frame_needs_no_pose_and_several_do():
@@ -123,7 +124,7 @@ def test_the_fingerprint_follows_all_that_changes_the_features():
     prints = [
         encoder(),
         encoder(voxel=0.2),
-        encoder(max_points=7),
+        encoder(points=PointFeatures(6, max_points=7)),
         encoder(views=3),
         ScenePoints(other),
     ]
