@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from open_crema.encoders.points import position_code
-from open_crema.encoders.points import PointFeatures
+from open_crema.encoders.points import PointFeatures, position_code
 from open_crema.encoders.scene import ScenePoints
 from open_crema.errors import MediaError
 from open_crema.features import Features
