@@ -55,6 +55,9 @@ class Sample:
         answers are among them. The model is not shown them.
     captions: sense -> what it shows, in words, one list a part of the clip (parts are equally
         long): word i is what query token i is to say, see :mod:`open_crema.training.align`.
+    spoken: for each option what the LLM is to say for it, as in "Option A"; empty: its text.
+    clip: what its benchmark calls the thing that it is about; several questions may share it.
+    split: the part of its benchmark that it belongs to, as far as its file says.
     """
 
     id: str
@@ -68,6 +71,18 @@ class Sample:
     pairs: Mapping[str, str] = field(default_factory=dict)
     candidates: tuple[str, ...] = ()
     captions: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    spoken: tuple[str, ...] = ()
+    clip: str = ""
+    split: str = ""
+
+    @property
+    def target(self) -> str:
+        """What the LLM is trained to say. Raises DataError where no answer is known."""
+        if not self.answers:
+            raise DataError(f"sample {self.id!r} has no answer to train on")
+        if self.spoken:
+            return self.spoken[self.options.index(self.answers[0])]
+        return self.answers[0]
 
     @property
     def accepted(self) -> frozenset[str]:

@@ -23,11 +23,13 @@ _NAMES: dict[Kind, str] = {
     "tensors": "safetensors",
 }
 _KINDS = {f".{name}": kind for kind, names in _NAMES.items() for name in names.split()}
+KNOWN_SUFFIXES = frozenset(_KINDS)
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in _KINDS.items() if kind == "image")
 CONTAINER_SUFFIXES = frozenset(suffix for suffix, kind in _KINDS.items() if kind == "container")
 _SOUNDS = "aac aif aiff flac m4a mka mp3 oga ogg opus wav wma"
 # Containers that by their name hold sound alone.
 SOUND_SUFFIXES = frozenset(f".{name}" for name in _SOUNDS.split())
+VIDEO_SUFFIXES = IMAGE_SUFFIXES | CONTAINER_SUFFIXES - SOUND_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -229,11 +229,7 @@ class Crema(nn.Module):
     def targets(self, batch: Batch) -> list[list[list[int]]]:
         """Token ids of the first answer to each question about each of the media. Raises DataError
         where there is none."""
-        asked = batch.asked()
-        for sample in (sample for own in asked for sample in own):
-            if not sample.answers:
-                raise DataError(f"sample {sample.id!r} has no answer to train on")
-        return [[self.backbone.target(sample.answers[0]) for sample in own] for own in asked]
+        return [[self.backbone.target(sample.target) for sample in own] for own in batch.asked()]
 
     def answer(self, tokens: Mapping[str, QueryTokens], batch: Batch) -> Output:
         """Loss and logits from given query tokens (so that unchanged ones can be reused)."""
@@ -273,7 +269,7 @@ class Crema(nn.Module):
         for sample in batch.samples:
             if not sample.options:
                 raise DataError(f"sample {sample.id!r} has no options to score")
-        options = [[self.backbone.target(o) for o in s.options] for s in batch.samples]
+        options = [[self.backbone.target(o) for o in s.spoken or s.options] for s in batch.samples]
         prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
         return self.backbone.score(prompt, options)
 

@@ -1,15 +1,41 @@
-"""Tasks: what a data file says, and how its questions are put to the LLM."""
+"""Tasks: what a benchmark's files say, how its questions are put to the LLM, what is right.
+
+``TASKS`` has them by name; a file each tells of one benchmark or of a few that are alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from open_crema.data.sample import Sample
 from open_crema.errors import ConfigError, did_you_mean
-from open_crema.tasks import jsonl
+from open_crema.tasks.base import SPLITS, Task
+from open_crema.tasks.jsonl import Jsonl
+from open_crema.tasks.music_avqa import MusicAvqa
+from open_crema.tasks.nextqa import NextQa
+from open_crema.tasks.perception_test import PerceptionTest
+from open_crema.tasks.scenes import ScanQa, Sqa3d
+from open_crema.tasks.sounds import AudioCaps, VggSound
 
-TASKS: dict[str, Callable[..., list[Sample]]] = {"jsonl": jsonl.load}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (Jsonl, MusicAvqa, NextQa, Sqa3d, PerceptionTest, VggSound, AudioCaps, ScanQa)
+}
+
+
+def get(name: str, options: Mapping[str, str] | None = None) -> Task:
+    """A task by its name, in any case, with "-" or "_". Raises ConfigError for an unknown one, and
+    for options that it does not have."""
+    known = {_plain(task): task for task in TASKS}
+    if _plain(name) not in known:
+        hint = did_you_mean(name, TASKS)
+        raise ConfigError(f"unknown task {name!r}: {hint}known: {', '.join(TASKS)}")
+    return TASKS[known[_plain(name)]](options)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def load(
@@ -17,21 +43,22 @@ def load(
     path: str | Path,
     *,
     media_root: str | Path | None = None,
+    options: Mapping[str, str] | None = None,
+    split: str | None = None,
     answers_required: bool = True,
     questions_required: bool = True,
 ) -> list[Sample]:
-    """The samples of a data file, read as that task reads it.
+    """The samples of a data file, or of the files of a split ("train", "validation", "test") in a
+    folder, read as that task reads it.
 
-    answers_required, questions_required: whether a line may do without.
+    media_root: the folder of the media; by default that of the file. options: of the task.
+    answers_required, questions_required: whether a line of one's own questions may do without.
 
     Raises ConfigError for an unknown task and DataError for a broken file.
     """
-    if task not in TASKS:
-        hint = did_you_mean(task, TASKS)
-        raise ConfigError(f"unknown task {task!r}: {hint}known: {', '.join(TASKS)}")
-    return TASKS[task](
-        path,
-        media_root=media_root,
-        answers_required=answers_required,
-        questions_required=questions_required,
-    )
+    found = get(task, options)
+    if isinstance(found, Jsonl):
+        found.answers_required = answers_required
+        found.questions_required = questions_required
+    own = None if split is None else SPLITS[split]
+    return found.load(path, media_root=media_root, split=own)
