@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from open_crema.errors import ConfigError
+
 
 def command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
@@ -32,3 +34,25 @@ def overridable(added: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="as in train.epochs=3 (also --KEY=VALUE)",
     )
+
+
+def options_of_task(added: argparse.ArgumentParser) -> None:
+    """``--option NAME=VALUE`` of a task."""
+    added.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the task, as in split=real of music_avqa; may be repeated (docs/tasks.md)",
+    )
+
+
+def chosen_options(options: argparse.Namespace) -> dict[str, str]:
+    """Raises ConfigError for one without a value."""
+    chosen = {}
+    for given in options.option:
+        name, found, value = given.partition("=")
+        if not found or not name or not value:
+            raise ConfigError(f"--option {given}: write NAME=VALUE, as in split=real")
+        chosen[name] = value
+    return chosen

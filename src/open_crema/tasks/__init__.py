@@ -16,11 +16,23 @@ from open_crema.tasks.music_avqa import MusicAvqa
 from open_crema.tasks.nextqa import NextQa
 from open_crema.tasks.perception_test import PerceptionTest
 from open_crema.tasks.scenes import ScanQa, Sqa3d
+from open_crema.tasks.sensed import ThermalQa, TouchQa
 from open_crema.tasks.sounds import AudioCaps, VggSound
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (Jsonl, MusicAvqa, NextQa, Sqa3d, PerceptionTest, VggSound, AudioCaps, ScanQa)
+    for task in (
+        MusicAvqa,
+        NextQa,
+        Sqa3d,
+        PerceptionTest,
+        VggSound,
+        TouchQa,
+        ThermalQa,
+        AudioCaps,
+        ScanQa,
+        Jsonl,
+    )
 }
 
 

@@ -16,6 +16,7 @@ from open_crema.tasks.reading import Entry
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # data.* -> a benchmark's own name
 _NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+TWICE, UNKNOWN = "an id is given twice", "unknown field"
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Task(ABC):
 
     title, licence, home: for people. files: what its annotation files are called. patterns: by
     which they are found in a folder, the first that finds any. media: what its media are called
-    (the folders are the same for all tasks, see :mod:`open_crema.tasks.layout`). senses: those
+    (the folders are the same for all tasks, see :mod:`open_crema.tasks.layout`). unit: what its
+    clips are. senses: those
     that its questions are about, the first of which every clip has. types: of its questions, in
     the order of the paper's columns; groups: name of a mean over several of them -> these. options:
     name -> what it may be, the default first. published: its name in the paper's tables, and
@@ -49,6 +51,7 @@ class Task(ABC):
     files: ClassVar[str]
     media: ClassVar[str]
     patterns: ClassVar[tuple[str, ...]] = ()
+    unit: ClassVar[str] = "videos"
     senses: ClassVar[tuple[str, ...]] = ("video",)
     types: ClassVar[tuple[str, ...]] = ()
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -206,7 +209,7 @@ class Reading:
             if sample.id in seen:
                 first = seen[sample.id].place().removeprefix(f"{path}, ")
                 same = f"id {sample.id!r} is already that of {first}"
-                self._note(same, entry, group="an id is given twice")
+                self._note(same, entry, group=TWICE)
                 continue
             seen[sample.id] = entry
             try:
@@ -215,7 +218,7 @@ class Reading:
                 self._note(str(error), entry)
             if not self.first_only:
                 for name in self.task.unknown(entry):
-                    self._note(f"unknown field {name!r}, not read", entry, fatal=False)
+                    self._note(f"{UNKNOWN} {name!r}, not read", entry, fatal=False)
                 for doubt in self.task.doubts(sample):
                     self._note(doubt, entry, fatal=False)
             if self.task.keeps(sample):

@@ -25,7 +25,7 @@ _SPECIAL = re.compile(r"</?s>|<pad>|<unk>")
 
 
 def contained(prediction: str, answers: Sequence[str]) -> bool:
-    """MUSIC-AVQA's: the prediction, its digits as words, is a part of an answer ("o" of "violin")."""
+    """MUSIC-AVQA's: the prediction, digits as words, is a part of an answer ("o" of "violin")."""
     said = prediction.strip().lower() or _EMPTY
     said = _DIGITS.get(said, said)
     return any(said in answer.lower() for answer in answers)

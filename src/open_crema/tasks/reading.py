@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from json.decoder import scanstring
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def _line(text: str, steps: Sequence[str | int]) -> int:
         while True:
             name: str | int = count
             if isinstance(step, str):
-                name, at = scanstring(text, at + 1)
+                name, at = skip(text, at)
                 at = _blank(text, _blank(text, at) + 1)  # past the colon
             if name == step:
                 break

@@ -39,6 +39,7 @@ _SQA3D = {
 class _Scenes(Task):
     """given, short: of the prompt."""
 
+    unit = "scenes"
     given: ClassVar[str]
     short: ClassVar[bool]
 

@@ -35,6 +35,7 @@ class VggSound(Task):
     files = f"train.csv and test.csv, or vggsound.csv, with {CLASSES} beside"
     patterns = ("vggsound.csv", "t*.csv")
     media = "NAME is the YouTube id and the second at which the clip begins, glLQrEijrKg_000300"
+    unit = "clips"
     senses = ("video", "audio")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"wording": WORDING}
     published = "VGGSound"
@@ -111,6 +112,7 @@ class AudioCaps(Task):
     files = "train.csv, val.csv, test.csv (captions), or a csv with columns question and answer"
     patterns = ("*.csv",)
     media = "NAME is the YouTube id and the second at which the clip begins, vfY_TJq7n_U_000130"
+    unit = "clips"
     senses = ("audio",)
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"wording": WORDING}
     lenience = lenience.CONTAINED
