@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, Literal, Protocol
 
 import torch
@@ -52,13 +53,15 @@ class Generation:
     texts: list[str]
     scores: Tensor | None
 
-    def letters(self, option_ids: Sequence[int]) -> Tensor:
+    def letters(self, option_ids: Sequence[int], stops: Sequence[int] = ()) -> Tensor:
         """``[B, len(option_ids)]``: the logits of the option letters' tokens at the second step
-        ("Option" comes first; the first step where there is only one), as the released code
-        chooses. Needs ``generate(..., scores=True)``."""
+        ("Option" comes first), as the released code chooses; at the first step where there is only
+        one, or where that gave a token of ``stops``. Needs ``generate(..., scores=True)``."""
         if self.scores is None:
             raise ValueError("generate(..., scores=True) keeps the logits that this reads")
-        return self.scores[min(1, len(self.scores) - 1)][:, list(option_ids)]
+        second = self.scores[min(1, len(self.scores) - 1)]
+        over = torch.isin(self.scores[0].argmax(dim=1), second.new_tensor(stops, dtype=torch.long))
+        return torch.where(over[:, None], self.scores[0], second)[:, list(option_ids)]
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,13 @@ class Backbone(nn.Module, ABC):
     def target(self, answer: str) -> list[int]:
         """Token ids that the LLM must produce, end token included."""
         return [*self.encode(self.lead + answer), self.end]
+
+    def letters(self, count: int) -> list[int] | None:
+        """The token that tells each of "Option A", "Option B", ... from the others; None where the
+        tokenizer has no such tokens."""
+        spoken = [f"{self.lead}Option {letter}" for letter in ascii_uppercase[:count]]
+        ends = [self.encode(text)[-1] for text in spoken]
+        return ends if len(set(ends)) == count else None
 
     def decode(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()

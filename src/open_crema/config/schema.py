@@ -9,6 +9,7 @@ overlay that gives the released code's behaviour.
 from __future__ import annotations
 
 from dataclasses import field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -203,6 +204,9 @@ class LimitsConfig:
 @checked(frozen=True, config=_FORBID)
 class DataConfig:
     task: str = "jsonl"
+    # Of the task, as {split: real} (docs/tasks.md).
+    options: dict[str, str] = field(default_factory=dict)
+    # Files, or the folder of a benchmark's files, of which each takes its own split.
     train: str | None = None
     validation: str | None = None
     test: str | None = None
@@ -217,10 +221,23 @@ class DataConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        self._check_held_out()
         if self.frames > self.store_frames:
             raise ConfigError(
                 f"data.frames {self.frames} is more than data.store_frames {self.store_frames}, "
                 "of which they are drawn: lower the one or raise the other"
+            )
+
+    def _check_held_out(self) -> None:
+        """The released code's configurations choose the epoch by the test file itself."""
+        if self.validation is None or self.test is None:
+            return
+        one, other = Path(self.validation).absolute(), Path(self.test).absolute()
+        if one == other and (self.task == "jsonl" or not one.is_dir()):
+            raise ConfigError(
+                f"data.validation and data.test are the same file, {self.test}: a model that is "
+                "chosen by the test answers has no test score; name another validation file, or "
+                "none"
             )
 
 

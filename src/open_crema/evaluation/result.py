@@ -15,17 +15,24 @@ from typing import Any
 import open_crema
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import UNUSABLE
+from open_crema.data.sample import Sample
 from open_crema.errors import CremaError, DataError
 from open_crema.evaluation import metrics
 from open_crema.model.crema import Crema
 from open_crema.model.tensors import fingerprint
 from open_crema.storage import write_json
+from open_crema.tasks import Jsonl, Task
+from open_crema.tasks.lenience import LETTER
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the model said to one sample.
 
+    correct: by the strict score; lenient: by the released code's, of whose choice among options
+    letter is (None where the LLM has no tokens for letters). outside: whether the answer is none of
+    the candidates, where the question has some. clip: which one it is about, by number; questions
+    about one clip are not independent.
     probabilities: of the options, in their order; empty for an open-ended question. senses: those
     that it was given; absent: why it was not given the others. blind: what the same model says to
     the question alone (None where that was not asked). chance: how often a guess is right;
@@ -52,16 +59,21 @@ class Prediction:
     needs: tuple[str, ...] = ()
     pairs: Mapping[str, str] = field(default_factory=dict)
     gates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    letter: str | None = None
+    lenient: bool | None = None
     confidence: float | None = None
+    outside: bool = False
+    clip: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``options`` pairs each with its probability, a confidence is only there where
-        it was asked for."""
+        """Plain data; ``options`` pairs each with its probability; a confidence is only there where
+        it was asked for, a letter where there are options."""
         offered = zip(self.options, self.probabilities, strict=True)
         plain = asdict(self)
         del plain["probabilities"]
-        if self.confidence is None:
-            del plain["confidence"]
+        for name in ("confidence", "letter"):
+            if plain[name] is None:
+                del plain[name]
         return {**plain, "options": [{"option": o, "probability": p} for o, p in offered]}
 
 
@@ -100,8 +112,12 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Row:
-    """Rates of a group of samples; ``interval`` is Wilson's at 95 %.
+    """Rates of a group of samples; ``interval`` is Wilson's at 95 %, ``bootstrap`` that of drawing
+    clips anew, with all their questions.
 
+    lenient: by the released code's score, which is never the accuracy. outside: answers that are
+    none of the candidates; inside: the accuracy over the others (None where there are no
+    candidates, or nothing is left).
     pairs: sense -> rates of the pairs that differ in it; empty where the data name no pairs.
     """
 
@@ -109,10 +125,39 @@ class Row:
     correct: int
     accuracy: float
     interval: tuple[float, float]
+    bootstrap: tuple[float, float]
+    lenient: float | None
+    outside: int
+    inside: float | None
     chance: float
     majority: float | None
     blind: float | None
     pairs: Mapping[str, PairRow]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How answers were scored. strict, lenient: in words. task: its name. order: of its types.
+    groups: name -> the types that it is the mean over."""
+
+    task: str
+    strict: str
+    lenient: str
+    order: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, task: Task, samples: Sequence[Sample]) -> Scores:
+        options = {bool(sample.options) for sample in samples}
+        strict, lenient = [], []
+        if True in options:
+            strict.append("the option of the highest log-likelihood per token")
+            lenient.append(LETTER)
+        if False in options:
+            strict.append("exact match of the text, normalised")
+            lenient.append(task.lenience)
+        words = ["; ".join(text) for text in (strict, lenient)]
+        return cls(task.name, words[0], words[1], task.types, task.groups)
 
 
 @dataclass(frozen=True)
@@ -146,6 +191,7 @@ class Evaluation:
     expected: int
     predictions: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...]
+    scores: Scores = field(default_factory=lambda: Scores.of(Jsonl(), ()))
     training: Training | None = None
 
     def __post_init__(self) -> None:
@@ -173,16 +219,25 @@ class Evaluation:
     @property
     def types(self) -> dict[str, Row]:
         """A row for each type of question, by name; empty where no sample has a type."""
-        names = sorted({p.type for p in self.predictions})
-        if names == [""]:
+        place = {name: i for i, name in enumerate(self.scores.order)}
+        names = {p.type for p in self.predictions}
+        if names == {""}:
             return {}
-        return {
-            name: _row(
-                [p for p in self.predictions if p.type == name],
-                [s for s in self.skipped if s.type == name],
-            )
-            for name in names
-        }
+        ordered = sorted(names, key=lambda name: (place.get(name, len(place)), name))
+        return {name: self._of([name]) for name in ordered}
+
+    @property
+    def groups(self) -> dict[str, Row]:
+        """A row for each group of types that has a sample, by name."""
+        there = {p.type for p in self.predictions}
+        groups = self.scores.groups.items()
+        return {name: self._of(types) for name, types in groups if there & set(types)}
+
+    def _of(self, types: Sequence[str]) -> Row:
+        return _row(
+            [p for p in self.predictions if p.type in types],
+            [s for s in self.skipped if s.type in types],
+        )
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -204,6 +259,8 @@ class Evaluation:
         plain = {
             **asdict(self.overall),
             "types": {name: asdict(row) for name, row in self.types.items()},
+            "groups": {name: asdict(row) for name, row in self.groups.items()},
+            "scores": {name: getattr(self.scores, name) for name in ("task", "strict", "lenient")},
             "expected": self.expected,
             "scored": len(self.predictions),
             "skipped": self.reasons,
@@ -282,7 +339,10 @@ def _code_digest() -> str:
 
 def _row(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> Row:
     n = len(predictions)
-    correct = sum(p.correct for p in predictions)
+    right, clips = [p.correct for p in predictions], [p.clip for p in predictions]
+    correct = sum(right)
+    outside = sum(p.outside for p in predictions)
+    lenient = [p.lenient for p in predictions if p.lenient is not None]
     majority = [p.majority for p in predictions if p.majority is not None]
     blind = [p.blind_correct for p in predictions if p.blind_correct is not None]
     return Row(
@@ -290,6 +350,10 @@ def _row(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> Row:
         correct=correct,
         accuracy=correct / n,
         interval=metrics.wilson(correct, n),
+        bootstrap=metrics.bootstrap(right, clips),
+        lenient=sum(lenient) / n if len(lenient) == n else None,
+        outside=outside,
+        inside=(correct / (n - outside)) if outside < n else None,
         chance=math.fsum(p.chance for p in predictions) / n,
         majority=sum(majority) / n if majority else None,
         blind=sum(blind) / n if blind else None,

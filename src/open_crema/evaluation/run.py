@@ -15,8 +15,9 @@ from open_crema.errors import ConfigError, DataError, MediaError, SenseAbsent
 from open_crema.evaluation import metrics
 from open_crema.evaluation.answer import Said, answer
 from open_crema.evaluation.gates import gates
-from open_crema.evaluation.result import Evaluation, Prediction, Skipped
+from open_crema.evaluation.result import Evaluation, Prediction, Scores, Skipped
 from open_crema.model.crema import UNTRAINED, Crema
+from open_crema.tasks import Jsonl, Task
 
 UNANSWERED = "no answer to compare with"
 
@@ -29,6 +30,7 @@ def evaluate(
     senses: Sequence[str] | None = None,
     train: Sequence[Sample] = (),
     blind: bool = True,
+    task: Task | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """The model's answers to a data set, in evaluation mode.
@@ -40,8 +42,9 @@ def evaluate(
     question, or ends the evaluation, as ``config.on_error`` says.
 
     senses: those that the model is given, by default all of its own. train: the samples whose
-    answers make the majority rate. blind: also ask the same model without any sense. progress:
-    called with the number of samples done and of all.
+    answers make the majority rate. blind: also ask the same model without any sense. task: whose
+    lenient score stands beside the strict one, and whose order the types have; by default that of
+    one's own questions. progress: called with the number of samples done and of all.
 
     Raises ConfigError for a sense that the model or the data set does not have, DataError for a
     right option or candidate that is not offered and for pairs that are none, CremaError where
@@ -54,6 +57,7 @@ def evaluate(
         config=config,
         train=train,
         blind=blind,
+        task=task,
         progress=progress,
     )
     return found
@@ -67,6 +71,7 @@ def evaluate_each(
     config: EvalConfig,
     train: Sequence[Sample] = (),
     blind: bool = True,
+    task: Task | None = None,
     confident: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Evaluation, ...]:
@@ -77,6 +82,7 @@ def evaluate_each(
     too. Raises what :func:`evaluate` does.
     """
     dataset = dataset.masking()
+    task = task or Jsonl()
     used = [given_senses(model, dataset, senses) for senses in subsets]
     report = progress or (lambda done, total: None)
     _check(dataset.samples)
@@ -88,17 +94,19 @@ def evaluate_each(
         alone = _blind(model, kept, config) if blind else {}
     finally:
         model.train(training)
-    usual = metrics.majority(kept, train) if train else [None] * len(kept)
-    rows = list(zip(kept, said.values(), metrics.chance(kept), usual, strict=True))
+    guessed = metrics.majority(kept, train) if train else [None] * len(kept)
+    clips = _clips(kept)
+    rows = list(zip(kept, said.values(), metrics.chance(kept), guessed, clips, strict=True))
     return tuple(
         Evaluation(
             senses=senses,
             expected=len(dataset),
             predictions=tuple(
-                _prediction(sample, answers[i], alone.get(_asked(sample)), by_chance, by_majority)
-                for sample, answers, by_chance, by_majority in rows
+                _prediction(task, sample, own[i], alone.get(_asked(sample)), by_chance, usual, clip)
+                for sample, own, by_chance, usual, clip in rows
             ),
             skipped=skipped,
+            scores=Scores.of(task, kept),
         )
         for i, senses in enumerate(used)
     )
@@ -167,7 +175,7 @@ def _answer_all(
         for senses in subsets:
             part = batch.only(senses)
             tokens = {sense: x for sense, x in queried.items() if sense in senses}
-            answers = answer(model, part, config, tokens=tokens, confident=confident)
+            answers = answer(model, part, config, tokens=tokens, confident=confident, letters=True)
             shares = gates(model.fusion, tokens, len(answers))
             for row, (place, one) in enumerate(zip(usable, answers, strict=True)):
                 there, absent = _presence(model, dataset, place, part, row, senses)
@@ -234,9 +242,28 @@ def _skipped(sample: Sample, reason: str, detail: str) -> Skipped:
     return Skipped(sample.id, sample.type, sample.question, reason, detail, sample.pairs)
 
 
+def _clips(samples: Sequence[Sample]) -> list[int]:
+    """For each sample which clip it is about, by number in the order in which they come."""
+    numbers: dict[object, int] = {}
+    names = [sample.clip or tuple(sorted(sample.media.items())) for sample in samples]
+    return [numbers.setdefault(name, len(numbers)) for name in names]
+
+
 def _prediction(
-    sample: Sample, said: Said, blind: str | None, chance: float, majority: bool | None
+    task: Task,
+    sample: Sample,
+    said: Said,
+    blind: str | None,
+    chance: float,
+    majority: bool | None,
+    clip: int,
 ) -> Prediction:
+    lenient: bool | None = task.lenient(sample, said.text)
+    if sample.options:
+        lenient = None if said.letter is None else said.letter in sample.answers
+    outside = bool(sample.candidates) and normalise(said.text) not in map(
+        normalise, sample.candidates
+    )
     return Prediction(
         id=sample.id,
         type=sample.type,
@@ -244,8 +271,10 @@ def _prediction(
         answers=sample.answers,
         prediction=said.text,
         correct=metrics.is_correct(sample, said.text),
+        lenient=lenient,
         options=sample.options,
         probabilities=said.probabilities,
+        letter=said.letter,
         confidence=said.confidence,
         senses=said.senses,
         absent=said.absent,
@@ -256,4 +285,6 @@ def _prediction(
         needs=sample.needs,
         pairs=sample.pairs,
         gates=said.gates,
+        outside=outside,
+        clip=clip,
     )

@@ -273,6 +273,21 @@ class Crema(nn.Module):
         prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
         return self.backbone.score(prompt, options)
 
+    @torch.no_grad()
+    def letters(
+        self, batch: Batch, *, tokens: Mapping[str, QueryTokens] | None = None
+    ) -> list[int] | None:
+        """The released code's choice among each sample's options: the letter of the highest logit
+        in the second token of a greedy answer. None where the LLM has no tokens for letters."""
+        ids = self.backbone.letters(max(len(s.options) for s in batch.samples))
+        if ids is None:
+            return None
+        prompt = self.prompt(self.query_all(batch) if tokens is None else tokens, batch)
+        said = self.backbone.generate(prompt, max_new_tokens=2, scores=True)
+        logits = said.letters(ids, self.backbone.stops)
+        rows = zip(batch.samples, logits.tolist(), strict=True)
+        return [max(range(len(s.options)), key=row.__getitem__) for s, row in rows]
+
     def trains(self, sense: str) -> bool:
         """Whether anything that makes the sense's tokens requires a gradient."""
         path: tuple[nn.Module, ...] = (self.adapter(sense), self.qformer)

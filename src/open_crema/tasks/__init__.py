@@ -35,6 +35,8 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
+__all__ = ["SPLITS", "TASKS", "Jsonl", "Task", "get", "load"]
+
 
 def get(name: str, options: Mapping[str, str] | None = None) -> Task:
     """A task by its name, in any case, with "-" or "_". Raises ConfigError for an unknown one, and
