@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,9 @@ from open_crema.data.extraction import extract_all
 from open_crema.data.report import Policy, Report
 from open_crema.data.sample import Sample
 from open_crema.errors import ConfigError, DataError, MediaError
-from open_crema.evaluation import result
+from open_crema.evaluation import dropout, result
+from open_crema.evaluation.beside import beside
+from open_crema.evaluation.difficulty import split as split_by_difficulty
 from open_crema.evaluation.exit_curve import ExitCurve, exit_curve, prices, write_curve
 from open_crema.evaluation.report import curves
 from open_crema.evaluation.result import Evaluation, Training
@@ -107,7 +110,27 @@ def read_samples(config: Config, split: str) -> list[Sample]:
     path = getattr(config.data, split)
     if path is None:
         raise ConfigError(f"data.{split} is not set; give it, as in data.{split}=FILE.jsonl")
-    return tasks.load(config.data.task, path, media_root=config.data.media_root)
+    return tasks.load(
+        config.data.task,
+        path,
+        media_root=config.data.media_root,
+        options=config.data.options,
+        split=split,
+    )
+
+
+def check_held_out(config: Config) -> None:
+    """Raises ConfigError where validation and test are the same questions under two names."""
+    data = config.data
+    if data.validation is None or data.test is None:
+        return
+    one, other = Path(data.validation), Path(data.test)
+    both = one.is_file() and other.is_file()
+    if both and tasks.digest(data.task, one) == tasks.digest(data.task, other):
+        raise ConfigError(
+            f"data.validation {one} has the same content as data.test {other}: a model that is "
+            "chosen by the test answers has no test score; give other questions, or none"
+        )
 
 
 def read_data(config: Config, samples: Sequence[Sample]) -> FeatureDataset:
@@ -164,6 +187,7 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     check_out(config.out)
     if config.data.train is None and not _epochs(config):
         return _save_as_it_starts(config, fresh=fresh)
+    check_held_out(config)
     samples = read_samples(config, "train")
     held_out = read_samples(config, "validation") if config.data.validation else None
     model = build_model(config)  # before hours of extraction: what does not fit is said now
@@ -174,7 +198,8 @@ def train(config: Config, *, fresh: bool = False) -> Path:
 
     def validate(model: Crema) -> Mapping[str, float]:
         assert validation is not None
-        found = evaluate(model, validation, config=config.eval, blind=False)
+        task = tasks.get(config.data.task, config.data.options)
+        found = evaluate(model, validation, config=config.eval, blind=False, task=task)
         return {"accuracy": found.accuracy, "n": len(found.predictions)}
 
     trainer = Trainer(model, config, data, config.out, validate=validate if held_out else None)
@@ -202,30 +227,64 @@ def _save_as_it_starts(config: Config, *, fresh: bool) -> Path:
         return save_pretrained(model, folder.model, run=config)
 
 
+@dataclass(frozen=True)
+class Results:
+    """evaluation: with all senses that were asked for; drop_one: without one each. more: what
+    ``results.json`` has besides."""
+
+    evaluation: Evaluation
+    drop_one: tuple[Evaluation, ...]
+    more: Mapping[str, Any]
+
+
 def evaluate_split(
     config: Config,
     model_folder: str | Path,
     *,
     split: str = "test",
     senses: Sequence[str] | None = None,
+    drop_one: bool = False,
+    difficulty: str | Path | None = None,
     out: str | Path,
-) -> Evaluation:
-    """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``."""
+) -> Results:
+    """Scores a saved model on a split and writes ``results.json`` and ``predictions.jsonl``.
+
+    drop_one: also without each of its senses, into ``drop-one/``. difficulty: results by which
+    questions are easy or hard (:mod:`open_crema.evaluation.difficulty`). Beside them stands what
+    the paper has for the task. Raises what :func:`~open_crema.evaluation.run.evaluate` does.
+    """
     config, model, data, seen, training = _to_evaluate(config, model_folder, split)
+    given = given_senses(model, data, senses)
+    wanted = choose_subsets("drop-one", given) if drop_one and len(given) > 1 else [given]
+    task = tasks.get(config.data.task, config.data.options)
     _fill_store(config, data)
     with progress.bar() as bar:
-        task = bar.add_task("evaluating", total=len(data), note="")
-        found = evaluate(
+        shown = bar.add_task("evaluating", total=len(data), note="")
+        every = evaluate_each(
             model,
             data,
+            wanted,
             config=config.eval,
-            senses=senses,
             train=seen,
-            progress=lambda done, _: bar.update(task, completed=done),
+            task=task,
+            progress=lambda done, _: bar.update(shown, completed=done),
         )
-    found = replace(found, training=training)
-    result.write(found, out, config=config, model=model, data=getattr(config.data, split))
-    return found
+    found, *others = (replace(one, training=training) for one in every)
+    more: dict[str, Any] = {}
+    if others:
+        lost = [set(given).difference(one.senses).pop() for one in others]
+        rows = zip(lost, others, strict=True)
+        more["drop_one"] = {sense: one.summary() for sense, one in rows}
+    if (published := beside(task, data.samples, found)) is not None:
+        more["published"] = published
+    if difficulty is not None:
+        more["difficulty"] = split_by_difficulty(found, difficulty)
+    file = getattr(config.data, split)
+    if others:
+        place = Path(out) / "drop-one"
+        write_subsets(others, place, config=config, model=model, data=file)
+    result.write(found, out, config=config, model=model, data=file, more=more)
+    return Results(found, tuple(others), more)
 
 
 def evaluate_subsets(
@@ -243,8 +302,9 @@ def evaluate_subsets(
     subsets: as :func:`~open_crema.evaluation.subsets.choose_subsets` has them, of all the model's
     senses or of the given ones. curve: also of every prefix of the senses in the order of their
     cost, for the curve of early exit. Writes a results folder a subset and ``subsets.json``, and
-    ``exit_curve.json`` with a picture of it, below ``out``. Raises what :func:`evaluate_split`
-    does, and ConfigError for subsets that there are not.
+    ``exit_curve.json`` with a picture of it, below ``out``; where every subset of the senses is
+    among them, also the curves of their loss (:mod:`open_crema.evaluation.dropout`). Raises what
+    :func:`evaluate_split` does, and ConfigError for subsets that there are not.
     """
     config, model, data, seen, training = _to_evaluate(config, model_folder, split)
     given = given_senses(model, data, senses)
@@ -263,11 +323,14 @@ def evaluate_subsets(
             chosen,
             config=config.eval,
             train=seen,
+            task=tasks.get(config.data.task, config.data.options),
             confident=curve,
             progress=lambda done, _: bar.update(task, completed=done),
         )
     found = tuple(replace(one, training=training) for one in found)
     write_subsets(found, out, config=config, model=model, data=getattr(config.data, split))
+    if (lost := dropout.dropout(found)) is not None:
+        dropout.write(lost, out)
     if paid is None:
         return found, None
     drawn = exit_curve(found, paid)
@@ -282,7 +345,7 @@ def _to_evaluate(
     are to be made, the training samples, and how the model came to be."""
     samples = read_samples(config, split)
     # The training file only makes the majority rate; a model may have come without it.
-    seen = read_samples(config, "train") if Path(config.data.train or "").is_file() else []
+    seen = read_samples(config, "train") if _exists(config.data.train) else []
     model = from_pretrained(model_folder, held=config.model)
     fresh = model.untrained if config.eval.untrained == "use" else []
     for sense in fresh:
@@ -291,6 +354,10 @@ def _to_evaluate(
     config = replace(config, model=model.config)
     data = FeatureDataset(samples, Extractor.from_config(config), frames=config.data.frames)
     return config, model, data, seen, training
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and Path(path).exists()
 
 
 def _training_of(folder: Path, data: str | None, fresh: Sequence[str]) -> Training:

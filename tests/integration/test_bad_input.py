@@ -88,7 +88,7 @@ class TestConfigurations:
         run = place / "run.yaml"
         crema("cost", run, "model.llm=smollm2-135m").refused("did you mean 'smollm2-135m-")
         crema("cost", run, "model.encoders.vision=dino").refused("'dino'", "known: dinov2-small")
-        crema("train", run, "data.task=nextqa").refused("'nextqa'", "known: jsonl")
+        crema("train", run, "data.task=vqa9").refused("'vqa9'", "known: music_avqa")
 
     @pytest.mark.parametrize("key", ["data.train", "data.store", "out", "train.init"])
     def test_names_that_no_file_can_have(self, crema, place, key):

@@ -80,11 +80,12 @@ def test_each_folder_is_what_a_run_of_its_own_writes(crema, stirred, place):
         "audio",
         "video+audio",
         "subsets.json",
+        "dropout.json",
+        "dropout.png",
     }
     for name in ("video", "audio", "video+audio"):
-        alone = crema(
-            "eval", stirred, "--senses", *name.split("+"), "--results", place / "alone" / name
-        )
+        senses, out = name.split("+"), place / "alone" / name
+        alone = crema("eval", stirred, "--no-drop-one", "--senses", *senses, "--out", out)
         assert alone.code == 0
         assert tree(results / name) == tree(place / "alone" / name)
     rows = json.loads((results / "subsets.json").read_text())
@@ -115,7 +116,12 @@ def test_what_is_not_there_is_refused_before_any_work(crema, model, place):
 def test_without_them_nothing_is_new(crema, model, place):
     assert crema("eval", model).code == 0
     results = place / "out/results"
-    assert {p.name for p in results.iterdir()} == {"results.json", "predictions.jsonl"}
+    assert {p.name for p in results.iterdir()} == {
+        "results.json",
+        "predictions.jsonl",
+        "drop-one",
+    }
+    assert {p.name for p in (results / "drop-one").iterdir()} == {"video", "audio", "subsets.json"}
     assert "confidence" not in json.loads(
         (results / "predictions.jsonl").read_text().split("\n")[0]
     )

@@ -103,12 +103,12 @@ def test_a_run_from_yaml_to_results(write, tmp_path):
 
     again, same = experiment.load_run(folder, ["eval.batch_size=2"])
     assert (same, again.eval.batch_size, again.train) == (folder, 2, run.train)
-    found = experiment.evaluate_split(again, folder, out=tmp_path / "results")
+    found = experiment.evaluate_split(again, folder, out=tmp_path / "results").evaluation
     assert len(found.predictions) == found.expected == 6
     kept = json.loads((tmp_path / "results" / "results.json").read_text())
     assert kept["config"]["eval"]["batch_size"] == 2
     alone = experiment.evaluate_split(again, folder, senses=["video"], out=tmp_path / "alone")
-    assert alone.senses == ("video",)
+    assert alone.evaluation.senses == ("video",)
 
 
 def test_a_run_of_no_epochs_saves_the_model(write):
@@ -264,7 +264,7 @@ class TestBrokenFiles:
     def test_in_evaluation(self, write, tmp_path, policy, scored):
         run = config.load(write(data={"on_error": "skip"}, eval={"on_error": policy}))
         folder = experiment.train(run)
-        found = experiment.evaluate_split(run, folder, out=tmp_path / "results")
+        found = experiment.evaluate_split(run, folder, out=tmp_path / "results").evaluation
         assert (found.expected, len(found.predictions)) == (6, scored)
         assert len(found.skipped) == 6 - scored
 

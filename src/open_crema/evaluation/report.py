@@ -14,12 +14,13 @@ from rich.text import Text
 
 from open_crema.errors import CremaError, DataError
 
-_COLUMNS = ("N", "chance", "majority", "blind", "accuracy", "95 % interval")
+_COLUMNS = ("N", "chance", "majority", "blind", "accuracy", "95 %", "lenient")
 
 
 def table(results: Mapping[str, Any]) -> Table:
     """A row for all samples and one for each type, from an evaluation's summary or the content of
-    its ``results.json``. The caption says what was skipped, and which senses were missing.
+    its ``results.json``. The caption says how answers were scored, what was skipped, and which
+    senses were missing.
 
     Where questions come in pairs, a column has the rate of pairs with both right, of whatever
     sense, and a row for each sense the rates over its pairs instead of samples.
@@ -32,8 +33,14 @@ def table(results: Mapping[str, Any]) -> Table:
     for name in columns:
         shown.add_column(name, justify="right")
     shown.add_row("all", *_cells(results)[: len(columns)], style="bold", end_section=True)
-    for name, row in results["types"].items():
-        shown.add_row(Text(name or "(no type)"), *_cells(row)[: len(columns)])
+    for part in ("types", "groups"):
+        for name, row in results.get(part, {}).items():
+            shown.add_row(Text(name or "(no type)"), *_cells(row)[: len(columns)])
+        shown.add_section()
+    difficulty = results.get("difficulty") or {}
+    for name in ("easy", "hard"):
+        if difficulty.get(name):
+            shown.add_row(name, *_cells(difficulty[name])[: len(columns)])
     shown.add_section()
     for sense, row in pairs.items():
         shown.add_row(f"pairs: {sense}", *_cells(row))
@@ -44,8 +51,10 @@ def table(results: Mapping[str, Any]) -> Table:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """Those of a row of samples or of pairs, which has no majority."""
     rates = [_percent(row.get(name)) for name in ("chance", "majority", "blind", "accuracy")]
-    interval = " - ".join(map(_percent, row["interval"])) if row["interval"] else "-"
-    return [str(row["n"]), *rates, interval, _both_right(row.get("pairs", {}))]
+    drawn = row.get("bootstrap") or row["interval"]  # pairs, and results of before, have one only
+    interval = " - ".join(map(_percent, drawn)) if drawn else "-"
+    lenient = _percent(row.get("lenient"))
+    return [str(row["n"]), *rates, interval, lenient, _both_right(row.get("pairs", {}))]
 
 
 def _both_right(pairs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -63,6 +72,15 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     notes = [f"expected {results['expected']} = scored {results['scored']} + skipped {skipped}"]
     if skipped:
         notes[0] += f" ({_counts(results['skipped'])})"
+    if scores := results.get("scores"):
+        notes += [f"accuracy: {scores['strict']}", f"lenient: {scores['lenient']}"]
+    if results.get("outside"):
+        inside = results["inside"]
+        without = "" if inside is None else f"; without them {_percent(inside)}"
+        notes.append(f"{results['outside']} answers are none of the candidates{without}")
+    if difficulty := results.get("difficulty"):
+        unknown = f"; {difficulty['unknown']} are not in it" if difficulty["unknown"] else ""
+        notes.append(f"easy: right in {difficulty['by']}{unknown}")
     if pairs := results.get("pairs", {}):
         notes.append("pairs: both questions right; their chance is that of independent guesses")
         missing = {sense: row["incomplete"] for sense, row in pairs.items() if row["incomplete"]}

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import open_crema
+from open_crema import tasks
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import UNUSABLE
 from open_crema.data.sample import Sample
-from open_crema.errors import CremaError, DataError
+from open_crema.errors import CremaError
 from open_crema.evaluation import metrics
 from open_crema.model.crema import Crema
 from open_crema.model.tensors import fingerprint
@@ -214,7 +215,7 @@ class Evaluation:
 
     @property
     def overall(self) -> Row:
-        return _row(self.predictions, self.skipped)
+        return row_of(self.predictions, self.skipped)
 
     @property
     def types(self) -> dict[str, Row]:
@@ -234,7 +235,7 @@ class Evaluation:
         return {name: self._of(types) for name, types in groups if there & set(types)}
 
     def _of(self, types: Sequence[str]) -> Row:
-        return _row(
+        return row_of(
             [p for p in self.predictions if p.type in types],
             [s for s in self.skipped if s.type in types],
         )
@@ -273,9 +274,17 @@ class Evaluation:
 
 
 def write(
-    evaluation: Evaluation, folder: str | Path, *, config: Config, model: Crema, data: str | Path
+    evaluation: Evaluation,
+    folder: str | Path,
+    *,
+    config: Config,
+    model: Crema,
+    data: str | Path,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes ``predictions.jsonl`` (scored samples, then skipped ones) and ``results.json``.
+
+    more: other entries of the results.
 
     The results are the :meth:`Evaluation.summary` and its provenance: seed, configuration, sha256
     of the data file, fingerprints of the model's weights, versions of the code and of the
@@ -286,7 +295,7 @@ def write(
     written.
     """
     folder = Path(folder)
-    results = {**evaluation.summary(), **provenance(config, model, data)}
+    results = {**evaluation.summary(), **(more or {}), **provenance(config, model, data)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").unlink(missing_ok=True)
@@ -305,10 +314,7 @@ def write(
 
 def provenance(config: Config, model: Crema, data: str | Path) -> dict[str, Any]:
     """Where a number came from, as plain data."""
-    try:
-        digest = hashlib.sha256(Path(data).read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{data}: cannot be read ({error.strerror})") from None
+    digest = tasks.digest(config.data.task, data)
     return {
         "seed": config.seed,
         "config": to_dict(config),
@@ -337,7 +343,8 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _row(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> Row:
+def row_of(predictions: Sequence[Prediction], skipped: Sequence[Skipped]) -> Row:
+    """Of one prediction or more."""
     n = len(predictions)
     right, clips = [p.correct for p in predictions], [p.clip for p in predictions]
     correct = sum(right)

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from open_crema.data.sample import Sample
-from open_crema.errors import ConfigError, did_you_mean
+from open_crema.errors import ConfigError, DataError, did_you_mean
 from open_crema.tasks.base import SPLITS, Task
 from open_crema.tasks.jsonl import Jsonl
 from open_crema.tasks.music_avqa import MusicAvqa
@@ -35,7 +36,7 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
-__all__ = ["SPLITS", "TASKS", "Jsonl", "Task", "get", "load"]
+__all__ = ["SPLITS", "TASKS", "Jsonl", "Task", "digest", "get", "load"]
 
 
 def get(name: str, options: Mapping[str, str] | None = None) -> Task:
@@ -50,6 +51,20 @@ def get(name: str, options: Mapping[str, str] | None = None) -> Task:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
+
+
+def digest(task: str, path: str | Path) -> str:
+    """sha256 of a data file; of a folder, of the digests of the task's files in it, by name. Raises
+    DataError where one cannot be read."""
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return sha256(path.read_bytes()).hexdigest()
+        files = sorted(file for _, file in get(task).annotation_files(path))
+        each = [f"{sha256(f.read_bytes()).hexdigest()} {f.name}\n" for f in files]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return sha256("".join(each).encode()).hexdigest()
 
 
 def load(

@@ -40,7 +40,8 @@ class Task(ABC):
     that its questions are about, the first of which every clip has. types: of its questions, in
     the order of the paper's columns; groups: name of a mean over several of them -> these. options:
     name -> what it may be, the default first. published: its name in the paper's tables, and
-    columns: those -> the types that they are about, of all for none. lenience: in what the released
+    columns: those -> the types that they are about, of all for none; evaluated_on: the split that
+    they are of, and how many questions it has, where that is known. lenience: in what the released
     code's scoring is lenient.
     """
 
@@ -58,6 +59,7 @@ class Task(ABC):
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     published: ClassVar[str] = ""
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    evaluated_on: ClassVar[tuple[str, int | None]] = ("test", None)
     lenience: ClassVar[str]
 
     def __init__(self, options: Mapping[str, str] | None = None) -> None:
@@ -93,6 +95,16 @@ class Task(ABC):
     def parts(self, sample: Sample) -> tuple[str, ...]:
         """Parts of a split that it belongs to and that papers report alone."""
         return ()
+
+    def differs(self, samples: Sequence[Sample]) -> str:
+        """Why a score of these samples is not what the paper's tables have; "" where it is."""
+        split, count = self.evaluated_on
+        own = sorted({sample.split for sample in samples})
+        if own != [split]:
+            return f"the paper evaluates on the {split} split; this is {', '.join(own)}"
+        if count is not None and len(samples) != count:
+            return f"the paper's {split} split has {count} questions; this is {len(samples)}"
+        return ""
 
     def doubts(self, sample: Sample) -> Iterator[str]:
         """What about a sample is odd and no reason to refuse it."""

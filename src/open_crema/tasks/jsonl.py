@@ -100,6 +100,9 @@ class Jsonl(Task):
         self.answers_required = answers_required
         self.questions_required = questions_required
 
+    def split_of(self, path: Path) -> str:
+        return ""
+
     def entries(self, path: Path, split: str) -> Iterator[Entry]:
         return read_json_lines(path)
 

@@ -126,6 +126,11 @@ class MusicAvqa(Task):
     def parts(self, sample: Sample) -> tuple[str, ...]:
         return ("real",) if sample.clip.isdigit() else ("synthetic",)
 
+    def differs(self, samples: Sequence[Sample]) -> str:
+        if any(self.parts(sample) != ("real",) for sample in samples):
+            return "the paper evaluates on real videos only: use the option split=real"
+        return super().differs(samples)
+
     def doubts(self, sample: Sample) -> Iterator[str]:
         for answer in sample.answers:
             if answer not in ANSWERS:

@@ -49,6 +49,7 @@ class NextQa(MultipleChoice):
         "Descriptive": _DESCRIPTIVE,
     }
     published = "NExT-QA"
+    evaluated_on = ("val", 4996)
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "How": ("CH",),
         "Why": ("CW",),

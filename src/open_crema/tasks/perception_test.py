@@ -40,6 +40,7 @@ class PerceptionTest(MultipleChoice):
     media = "NAME is the video's id, as in video_5945"
     types = _AREAS
     published = "PerceptionTest"
+    evaluated_on = ("val", 5260)
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {"Acc": ()}
 
     def entries(self, path: Path, split: str) -> Iterator[Entry]:

@@ -101,6 +101,7 @@ class Sqa3d(_Scenes):
     given = "the frames and 3D Model information"
     short = True
     published = "SQA3D"
+    evaluated_on = ("test", 3519)
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **{name: (name,) for name in types},
         "Avg": (),

@@ -71,6 +71,7 @@ class TouchQa(_Sensed):
     given = "the frames and touch map information"
     sizes = (714, 3212)
     published = "TouchQA"
+    evaluated_on = ("test", 3212)
 
 
 class ThermalQa(_Sensed):
@@ -84,3 +85,4 @@ class ThermalQa(_Sensed):
     given = "the frames and thermal heatmap information"
     sizes = (1131, 391)
     published = "ThermalQA"
+    evaluated_on = ("test", 391)

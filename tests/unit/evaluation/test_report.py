@@ -111,25 +111,32 @@ def test_pairs_have_a_column_and_a_row_for_each_sense():
     assert cells(text, "all")[-1] == "37.5 (16)"
     assert cells(text, "a type of some length")[-1] == "37.5 (16)"
     assert cells(text, "alone")[-1] == cells(text, "lost")[-1] == ""
-    rates = ["8", "6.2", "-", "0.0", "37.5", "13.7 - 69.4", ""]
+    rates = ["8", "6.2", "-", "0.0", "37.5", "13.7 - 69.4", "-", ""]
     assert cells(text, "pairs: thermal")[1:] == rates
-    assert cells(text, "pairs: touch")[1:] == ["0", "-", "-", "-", "-", "-", ""]
+    assert cells(text, "pairs: touch")[1:] == ["0", "-", "-", "-", "-", "-", "-", ""]
     assert "incomplete pairs, not counted: 1 of audio, 2 of touch" in text
     assert "incomplete" not in printed({**PAIRED, "pairs": {"thermal": PAIRS}})
 
 
 def test_the_widest_table_fits_100_columns_without_a_break():
-    row = {**ROW, "n": 19200, "majority": 1.0, "accuracy": 1.0, "interval": [0.998, 1.0]}
+    row = {
+        **ROW,
+        "n": 19200,
+        "majority": 1.0,
+        "accuracy": 1.0,
+        "interval": [0.998, 1.0],
+        "lenient": 1.0,
+    }
     pairs = {"thermal": {**PAIRS, "n": 9600, "correct": 9600}}
     text = printed({**PAIRED, **row, "pairs": pairs}, width=100)
-    assert cells(text, "all")[-2:] == ["99.8 - 100.0", "100.0 (9600)"]
+    assert cells(text, "all")[-3:] == ["99.8 - 100.0", "100.0", "100.0 (9600)"]
 
 
 def test_results_without_pairs_have_no_column_of_them():
     for results in (RESULTS, {**RESULTS, "pairs": {}}):  # the first as it was before
         text = printed(results)
         assert "pairs" not in text
-        assert len(cells(text, "all")) == 7
+        assert len(cells(text, "all")) == 8
 
 
 def test_the_curves_are_a_picture_with_a_panel_for_each_thing_in_the_log(tmp_path, log):

@@ -333,7 +333,7 @@ def test_tasks_are_found_by_name(write, tmp_path):
     assert tasks.load("jsonl", write(without("answer")), answers_required=False)[0].answers == ()
     with pytest.raises(ConfigError, match=r"unknown task 'jsnol': did you mean 'jsonl'\?"):
         tasks.load("jsnol", "x")
-    with pytest.raises(ConfigError, match="unknown task 'zzz': known: music_avqa, .*jsonl"):
+    with pytest.raises(ConfigError, match=r"unknown task 'zzz': known: music_avqa, .*jsonl"):
         tasks.load("zzz", "x")
 
 

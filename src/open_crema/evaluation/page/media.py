@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -111,11 +110,13 @@ def open_library(suite: Suite) -> Library:
         return Library(config, {}, f"{problem}The data file {suite.path} is no longer there.")
     root = config.data.media_root
     try:
-        changed = hashlib.sha256(path.read_bytes()).hexdigest() != suite.sha256
+        changed = tasks.digest(config.data.task, path) != suite.sha256
         samples = tasks.load(
             config.data.task,
             path,
             media_root=None if root is None else _locate(root, suite.fullest.folder) or root,
+            options=config.data.options,
+            split="test",
             answers_required=False,
         )
     except (CremaError, OSError) as error:
