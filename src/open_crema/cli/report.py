@@ -35,5 +35,10 @@ def _report(options: argparse.Namespace) -> None:
     from open_crema.evaluation.page import build
 
     # How maps are aligned was said when the run read them.
-    logging.getLogger("open_crema.media").setLevel(logging.WARNING)
-    print(build.write(options.folder, options.out, clips=options.clips))
+    media = logging.getLogger("open_crema.media")
+    before = media.level
+    media.setLevel(logging.WARNING)
+    try:
+        print(build.write(options.folder, options.out, clips=options.clips))
+    finally:
+        media.setLevel(before)

@@ -31,7 +31,7 @@ def table(results: Mapping[str, Any]) -> Table:
     shown.add_column("type")
     columns = (*_COLUMNS, "pairs") if pairs else _COLUMNS
     for name in columns:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     shown.add_row("all", *_cells(results)[: len(columns)], style="bold", end_section=True)
     for part in ("types", "groups"):
         for name, row in results.get(part, {}).items():
