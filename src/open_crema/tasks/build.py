@@ -27,7 +27,7 @@ import numpy as np
 
 from open_crema.errors import ConfigError, CremaError, DataError, MediaError, SenseAbsent
 from open_crema.media import write_image
-from open_crema.media.source import DEFAULT_LIMITS, IMAGE_SUFFIXES
+from open_crema.media.source import DEFAULT_LIMITS, list_images
 from open_crema.media.timeline import Floats, Indices
 from open_crema.media.video import read_video
 from open_crema.storage import write_json
@@ -259,7 +259,7 @@ def _pictures(folder: Path, stream: str) -> list[Path]:
     place = folder / f"{stream}_frame"
     if not place.is_dir():
         return []
-    return sorted(file for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    return list_images(place, DEFAULT_LIMITS)
 
 
 def _index(folder: Path, stream: str) -> tuple[Floats, float]:
