@@ -78,8 +78,8 @@ MADE_OF_VIDEO = {("music_avqa", "audio"), ("vggsound", "audio"), ("nextqa", "flo
 def lay_out(task: str, folder: Path) -> None:
     """Annotations of all splits, and the media of their clips."""
     entries = made.ENTRIES[task]
-    for split in ("train", "test"):
-        path = made.write(task, folder, entries, split)
+    made.write(task, folder, entries[:1], "train")
+    path = made.write(task, folder, entries, "test")
     from open_crema import tasks
 
     loader = tasks.get(task)
@@ -107,12 +107,12 @@ def configuration(task: str, folder: Path, senses: list[str], **data: object) ->
             "test": str(folder),
             "media_root": str(folder / "media"),
             "store": str(folder / "store"),
-            "store_frames": 2,
-            "frames": 2,
+            "store_frames": 1,
+            "frames": 1,
             **data,
         },
         "train": {"epochs": 1, "batch_size": 2, "warmup_steps": 1, "threads": 1},
-        "eval": {"max_new_tokens": 4},
+        "eval": {"max_new_tokens": 2},
     }
     return write_yaml(folder / "run.yaml", run)
 
@@ -123,7 +123,7 @@ def test_from_official_files_to_a_score(task, tmp_path, capsys):
     check = ["data", "check", task, "--annotations", str(tmp_path), "--json"]
     assert cli.main([*check, "--media", str(tmp_path / "media")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["questions"] == 4
+    assert found["questions"] == 3
     missing = {sense: one["missing"] for sense, one in found["media"].items()}
     assert all(why == {} for why in missing.values()), missing
 
@@ -131,7 +131,9 @@ def test_from_official_files_to_a_score(task, tmp_path, capsys):
     assert cli.main(["train", str(run)]) == 0
     model, results = tmp_path / "out" / "model", tmp_path / "results"
     capsys.readouterr()
-    assert cli.main(["eval", str(model), "--out", str(results)]) == 0
+    dropped = set(SENSES[task]) if task in ("music_avqa", "nextqa") else set()
+    command = ["eval", str(model), "--out", str(results)]
+    assert cli.main(command if dropped else [*command, "--no-drop-one"]) == 0
     table = capsys.readouterr().out
     said = json.loads((results / "results.json").read_text())
     assert (said["expected"], said["scored"], said["skipped"]) == (2, 2, {})
@@ -139,7 +141,7 @@ def test_from_official_files_to_a_score(task, tmp_path, capsys):
     assert said["scores"]["task"] == task
     assert said["blind"] is not None
     assert 0 <= said["bootstrap"][0] <= said["accuracy"] <= said["bootstrap"][1] <= 1
-    assert set(said.get("drop_one", {})) == (set(SENSES[task]) if len(SENSES[task]) > 1 else set())
+    assert set(said.get("drop_one", {})) == dropped
     assert ("beside the paper" in table) is ("published" in said)
     predictions = (results / "predictions.jsonl").read_text().splitlines()
     assert len(predictions) == 2
@@ -214,17 +216,17 @@ def test_a_question_whose_sense_is_not_there(tmp_path, capsys):
     assert cli.main(["train", str(run)]) == 0
     assert cli.main(["eval", str(tmp_path / "out" / "model"), "--out", str(tmp_path / "r")]) == 0
     said = json.loads((tmp_path / "r" / "results.json").read_text())
-    assert said["absent"] == {"audio": {"the video has no sound track": 1}} or (
-        sum(said["absent"]["audio"].values()) == 1
-    )
+    assert sum(said["absent"]["audio"].values()) == 1
+    assert "no sound track" in str(said["absent"])
     (tmp_path / "media" / "video" / "va00000108.mp4").unlink()
     assert cli.main(["eval", str(tmp_path / "out" / "model"), "--out", str(tmp_path / "s")]) == 0
     said = json.loads((tmp_path / "s" / "results.json").read_text())
     assert (said["scored"], said["skipped"]) == (1, {"unusable media": 1})
     assert "no such file" in (tmp_path / "s" / "predictions.jsonl").read_text()
+    (tmp_path / "media" / "video" / "00000028.mp4").unlink()
     capsys.readouterr()
     assert cli.main(["train", str(run), f"out={tmp_path / 'again'}"]) == 2
-    assert "va00000108.mp4: no such file" in capsys.readouterr().err
+    assert "00000028.mp4: no such file" in capsys.readouterr().err
 
 
 def test_test_answers_do_not_choose_the_epoch(tmp_path, capsys):
