@@ -167,7 +167,7 @@ def _line(sample: Sample, root: Path) -> dict[str, Any]:
     line = {
         "id": sample.id,
         "type": _type(sample),
-        "clip": sample.clip or json.dumps(sorted((m["sense"], m["path"]) for m in media)),
+        "clip": sample.clip or _digest(json.dumps(media, sort_keys=True).encode())[:16],
         "question": sample.question,
         "answers": list(sample.answers),
         "media": media,
@@ -175,6 +175,10 @@ def _line(sample: Sample, root: Path) -> dict[str, Any]:
     if sample.options:
         line |= {"options": list(sample.options), "said": list(sample.spoken or sample.options)}
     return line
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _type(sample: Sample) -> str:
@@ -210,7 +214,7 @@ def _task(name: str, part: _Part, data: Path) -> dict[str, Any]:
         "metadata": {
             "version": 1,
             "open_crema": __version__,
-            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+            "data_sha256": _digest(data.read_bytes()),
         },
     }
 

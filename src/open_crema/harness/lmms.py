@@ -99,10 +99,11 @@ class OpenCrema(_Base):  # type: ignore[misc]
                     said[place] = _cut(text, (requests[place].args[1] or {}).get("until"))
         return said
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """For each request ``(context, continuation, doc_to_visual, doc_id, task, split)`` the mean
-        loss of the continuation and whether a greedy search would give it. Neighbours that differ
-        in the continuation alone, as the options of a question do, are read once."""
+        loss of the continuation and whether a greedy search would give it, as a pair (in a
+        GenerationResult where the harness would make a text of a pair). Neighbours that differ in
+        the continuation alone, as the options of a question do, are read once."""
         asked, sizes = [], 0
         for _, group in groupby(requests, key=_context):
             own = list(group)
@@ -112,7 +113,7 @@ class OpenCrema(_Base):  # type: ignore[misc]
         assert sizes == len(requests)
         with self._counted(len(asked), "scoring options") as done:
             found = self.answering.losses(asked, done=done)
-        return [(loss.mean, loss.greedy) for losses in found for loss in losses]
+        return [_kept((loss.mean, loss.greedy)) for losses in found for loss in losses]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> Never:
         """Raises ConfigError: a model answers one question about its media, without a dialogue."""
@@ -210,6 +211,16 @@ def _likelihood(request: Any) -> tuple[str, Any, _Where]:
         return request.args[0], None, None
     context, _, doc_to_visual, doc_id, task, split = request.args
     return context, doc_to_visual, (doc_id, task, split)
+
+
+def _kept(pair: tuple[float, bool]) -> Any:
+    """In a form that reaches the task as it is: lmms-eval 0.7.3 makes a text of a pair of numbers
+    and leaves alone what a GenerationResult holds."""
+    try:
+        from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
+    except ImportError:  # before there was one, pairs were left alone
+        return pair
+    return pair if unwrap_generation_output(pair)[0] == pair else GenerationResult(pair)
 
 
 def _context(request: Any) -> tuple[Any, ...]:
