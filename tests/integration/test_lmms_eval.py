@@ -161,6 +161,33 @@ def test_senses_are_chosen_as_in_crema_eval(run, asked, crema, place, model):
 
 
 @pytest.mark.skipif(not INSTALLED, reason="lmms-eval is not installed")
+def test_a_task_of_the_harness_own_kind_is_scored_by_it(
+    stand_ins, place, model, tmp_path, monkeypatch
+):
+    """No process_results: the harness itself takes the option of the least loss."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "datasets"))
+    folder = place / "foreign"
+    folder.mkdir()
+    clip = str(place / "clip.mp4")
+    lines = [{"id": str(gold), "gold": gold, "video": clip} for gold in range(len(OPTIONS))]
+    write_lines(folder / "data.jsonl", *lines)
+    visual = "def visual(doc):\n    return [doc['video']]\n"
+    (folder / "utils.py").write_text(visual)
+    (folder / "foreign.yaml").write_text(
+        "task: foreign\ndataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_visual: !function utils.visual\n"
+        f"doc_to_text: What is it?\ndoc_to_target: gold\ndoc_to_choice: {json.dumps(OPTIONS)}\n"
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    scores, given = real(folder, f"pretrained={model}")
+    assert scores["foreign"]["acc"] == 1 / len(OPTIONS)  # each option is right once
+    first = [loss for loss, _ in given["foreign"]["0"]]
+    assert len(set(first)) == len(OPTIONS)
+    assert first == [loss for loss, _ in given["foreign"]["3"]]
+
+
+@pytest.mark.skipif(not INSTALLED, reason="lmms-eval is not installed")
 def test_the_package_finds_the_model_by_its_entry_point():
     from lmms_eval.api.model import lmms
     from lmms_eval.models import get_model
@@ -296,7 +323,9 @@ def test_other_requests_are_refused(loaded):
 
 
 def test_the_batch_size_may_be_the_models_own(stand_in, model):
-    assert stand_in(str(model), batch_size="auto").batch_size == 32
+    loaded = stand_in(str(model), batch_size="auto")
+    assert loaded.batch_size == 32
+    assert loaded.device.type == "cpu"  # processes talk to each other there
     assert stand_in(str(model), batch_size="4").batch_size == 4
 
 

@@ -14,6 +14,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, Never
 
+import torch
+
 from open_crema import progress
 from open_crema.config import EvalConfig
 from open_crema.errors import ConfigError, MediaError, did_you_mean
@@ -22,8 +24,6 @@ from open_crema.harness.answering import Answering, Asked
 logger = logging.getLogger(__name__)
 
 _ARGUMENTS = ("pretrained", "senses", "batch_size", "device", "store")
-# What the harness's tasks ask of a search, of which ours takes the first three.
-_SAMPLING = ("temperature", "top_p", "top_k")
 _MISSING: ImportError | None = None
 
 try:
@@ -83,6 +83,11 @@ class OpenCrema(_Base):  # type: ignore[misc]
     @property
     def batch_size(self) -> int:
         return self.answering.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the harness puts what its processes tell each other."""
+        return self.answering.model.backbone.device
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The answer to each request ``(context, generation_kwargs, doc_to_visual, doc_id, task,
@@ -164,11 +169,7 @@ class OpenCrema(_Base):  # type: ignore[misc]
         if asked.get("length_penalty") is not None:
             changes["length_penalty"] = float(asked["length_penalty"])
         if asked.get("do_sample") and float(asked.get("temperature") or 0) > 0:
-            self._warn(
-                "the task asks for sampled answers; open_crema always gives the likeliest ("
-                + ", ".join(f"{n} is not used" for n in _SAMPLING if n in asked)
-                + ")"
-            )
+            self._warn("the task asks for sampled answers; open_crema always gives the likeliest")
         return replace(config, **changes)
 
     def _warn(self, text: str) -> None:
