@@ -51,7 +51,7 @@ def _lmms_eval(options: argparse.Namespace) -> None:
     if made.missing:
         print(
             f"missing now: {len(made.missing)} media files, the first of which is "
-            f"{made.missing[0]}; export again where they are, as their names and senses are looked up",
+            f"{made.missing[0]}; export again where they are: names and senses are looked up",
             file=sys.stderr,
         )
     print(
