@@ -33,7 +33,7 @@ LAYERS = (
     {"training", "evaluation", "predictor", "cost", "convert", "doctor", "skeleton"},
     {"experiment"},
     {"experiment", "doctor"},
-    {"quickstart", "reproduce"},
+    {"quickstart", "reproduce", "harness"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -67,10 +67,12 @@ class Generation:
 @dataclass(frozen=True)
 class OptionScores:
     """log_likelihood ``[B, O]`` of each option's tokens given the prompt, and how many tokens
-    ``[B, O]`` each has, end token included. Samples with fewer options have -inf and 1."""
+    ``[B, O]`` each has, end token included; greedy ``[B, O]`` bool: whether each of them is the
+    likeliest, as a greedy search would have it. Samples with fewer options have -inf, 1, False."""
 
     log_likelihood: Tensor
     tokens: Tensor
+    greedy: Tensor
 
     @property
     def mean(self) -> Tensor:
@@ -237,9 +239,11 @@ class Backbone(nn.Module, ABC):
         real = labels != IGNORED
         total = (taken * real).sum(dim=1).view(len(options), -1)
         count = real.sum(dim=1).view(len(options), -1)
+        greedy = ((log_p.argmax(dim=-1) == labels) | ~real).all(dim=1).view(len(options), -1)
         for row, own in enumerate(options):
             total[row, len(own) :] = -torch.inf
-        return OptionScores(total, count)
+            greedy[row, len(own) :] = False
+        return OptionScores(total, count, greedy)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

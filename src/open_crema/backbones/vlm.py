@@ -258,17 +258,19 @@ class Vlm(Backbone):
         """The prompt is read once for each option: how positions go on after a cached prompt is
         each family's own."""
         _, _, filled = self._flat_options(options)
-        likely, tokens = [], []
+        likely, tokens, greedy = [], [], []
         for column in range(len(filled[0])):
             own = [row[column] for row in filled]
             out = self(prompt, own)
             scored = self._option_scores(out.logits, out.labels, [[option] for option in own])
             likely.append(scored.log_likelihood)
             tokens.append(scored.tokens)
-        log_likelihood = torch.cat(likely, dim=1)
+            greedy.append(scored.greedy)
+        log_likelihood, greediest = torch.cat(likely, dim=1), torch.cat(greedy, dim=1)
         for row, given in enumerate(options):
             log_likelihood[row, len(given) :] = -torch.inf
-        return OptionScores(log_likelihood, torch.cat(tokens, dim=1))
+            greediest[row, len(given) :] = False
+        return OptionScores(log_likelihood, torch.cat(tokens, dim=1), greediest)
 
 
 _SENSE, _PAD = -1, -2  # columns that no input has

@@ -15,6 +15,7 @@ from open_crema.cli import (
     convert,
     data,
     doctor,
+    export,
     extract,
     modality,
     quickstart,
@@ -41,6 +42,7 @@ COMMANDS = (
     modality,
     store,
     data,
+    export,
     doctor,
 )
 

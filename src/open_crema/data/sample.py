@@ -8,20 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from open_crema.data.normal import normalise as normalise
 from open_crema.errors import DataError
 from open_crema.features import Features
 from open_crema.modality import canonical
-
-_TRAILING = " .,;:!?"
-
-
-def normalise(text: str) -> str:
-    """Lower case, single spaces, no punctuation ``.,;:!?`` at the end; articles stay.
-
-    A text of punctuation alone is kept, so that it never equals an empty one.
-    """
-    plain = " ".join(text.lower().split())
-    return plain.rstrip(_TRAILING) or plain
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ from open_crema.media.maps import PICTURES, MapKind, Maps, holds_maps, read_maps
 from open_crema.media.precomputed import Precomputed, holds_features, read_features
 from open_crema.media.rgbd import Rgbd, is_rgbd, read_rgbd
 from open_crema.media.source import Limits
-from open_crema.media.write import write_cloud, write_image, write_maps, write_video
+from open_crema.media.write import (
+    write_cloud,
+    write_image,
+    write_maps,
+    write_sound,
+    write_video,
+)
 
 __all__ = [
     "PICTURES",
@@ -59,5 +65,6 @@ __all__ = [
     "write_cloud",
     "write_image",
     "write_maps",
+    "write_sound",
     "write_video",
 ]

@@ -7,6 +7,7 @@ is whole; what was there before stays until then.
 import io
 import os
 import uuid
+import wave
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -136,6 +137,22 @@ def write_image(path: PathLike, image: npt.NDArray[np.uint8]) -> None:
     data = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(data, "PNG")
     _put(path, ".png", data.getvalue())
+
+
+def write_sound(path: PathLike, sound: npt.NDArray[np.float32], rate: int) -> None:
+    """A mono .wav of 16 bits a sample; sound and rate as in `write_video`.
+
+    Raises MediaError when the file cannot be written; ValueError: other shapes, types or values.
+    """
+    if rate < 1:
+        raise ValueError(f"rate must be at least 1 sample per second, got {rate}")
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(_quantised(sound).astype("<i2").tobytes())
+    _put(path, ".wav", data.getvalue())
 
 
 def _quantised(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:

@@ -14,6 +14,7 @@ PART_OF = (
     "released code: first line, no commas, digits as words; the last word where the answer is one "
     "word; a prediction that is part of the answer is right, so is one of which nothing is left"
 )
+NONE = "none: as the strict score"
 LETTER = (
     "released code: the option whose letter has the highest logit in the second generated token "
     "(the first, where only one was generated)"

@@ -116,7 +116,7 @@ class AudioCaps(Task):
     unit = "clips"
     senses = ("audio",)
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"wording": WORDING}
-    lenience = lenience.CONTAINED
+    lenience = lenience.NONE
 
     def entries(self, path: Path, split: str) -> Iterator[Entry]:
         first = next(iter(read_text(path).splitlines()), "")

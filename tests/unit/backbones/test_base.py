@@ -51,6 +51,7 @@ def test_option_probabilities_leave_out_the_options_that_a_sample_has_not():
     scores = OptionScores(
         torch.tensor([[-2.0, -2.0, -6.0], [-1.0, -torch.inf, -torch.inf]]),
         torch.tensor([[2, 4, 6], [1, 1, 1]]),
+        torch.zeros(2, 3, dtype=torch.bool),
     )
     assert scores.mean[0].tolist() == [-1.0, -0.5, -1.0]
     expected = torch.tensor([[-1.0, -0.5, -1.0]]).softmax(1)

@@ -161,6 +161,15 @@ def test_options_of_the_end_token_alone_need_no_second_pass(backbone):
     assert torch.allclose(found.log_likelihood, expected.expand(1, 2), atol=1e-5)
 
 
+def test_an_option_that_a_greedy_search_gives_is_known_as_one(backbone):
+    prompt = prompt_of(backbone, QUESTIONS[:1])
+    said = backbone.generate(prompt, max_new_tokens=3).ids[0].tolist()
+    found = backbone.score(prompt, [[said, said[:2], [said[0], said[1] + 1], [said[0] + 1]]])
+    assert found.greedy.tolist() == [[True, True, False, False]]
+    both = backbone.score(prompt_of(backbone, QUESTIONS[:2]), [[said], [said, said]])
+    assert both.greedy[0].tolist() == [True, False]  # the second is none of its options
+
+
 def test_the_loss_of_an_answer_is_its_score_as_an_option(backbone):
     targets = [backbone.target(a) for a in ANSWERS]
     scores = backbone.score(prompt_of(backbone), [[t] for t in targets])

@@ -66,16 +66,18 @@ def test_of_options_that_look_alike_only_the_right_one_is_right():
 
 def test_options_are_compared_by_their_mean_over_tokens():
     scores = OptionScores(
-        torch.tensor([[-3.0, -4.0], [-1.0, -torch.inf]]), torch.tensor([[1, 4], [2, 1]])
+        torch.tensor([[-3.0, -4.0], [-1.0, -torch.inf]]),
+        torch.tensor([[1, 4], [2, 1]]),
+        torch.zeros(2, 2, dtype=torch.bool),
     )
     assert metrics.choose(scores) == [1, 0]  # -3 against -1; the sums would say the other
 
 
 def test_likelihoods_that_are_not_numbers_are_refused():
-    counts = torch.ones(1, 2)
+    counts, greedy = torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.bool)
     for bad in ([torch.nan, -1.0], [-torch.inf, -torch.inf]):
         with pytest.raises(CremaError, match="not finite"):
-            metrics.choose(OptionScores(torch.tensor([bad]), counts))
+            metrics.choose(OptionScores(torch.tensor([bad]), counts, greedy))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from open_crema.media import (
     write_cloud,
     write_image,
     write_maps,
+    write_sound,
     write_video,
 )
 
@@ -139,12 +140,13 @@ def write_all(folder):
     write_cloud(folder / "c.ply", XYZ, RGB)
     write_maps(folder / "d.npz", depth=np.ones((4, 8, 8)), times=np.arange(4.0))
     write_image(folder / "e.png", scene(1)[0])
+    write_sound(folder / "f.wav", noise(), 16_000)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_same_input_gives_the_same_bytes_at_any_time(tmp_path, monkeypatch):
     first = write_all(tmp_path)
-    assert len(first) == 5
+    assert len(first) == 6
     monkeypatch.setattr(time, "time", lambda: 1e9)
     assert write_all(tmp_path) == first
     with zipfile.ZipFile(tmp_path / "d.npz") as archive:
@@ -218,7 +220,20 @@ WRITERS = {
     "a.ply": lambda path: write_cloud(path, XYZ, RGB),
     "a.npz": lambda path: write_maps(path, depth=np.ones((8, 8))),
     "a.png": lambda path: write_image(path, scene(1)[0]),
+    "a.wav": lambda path: write_sound(path, noise(1000), 16_000),
 }
+
+
+def test_a_sound_comes_back_to_16_bits(tmp_path):
+    sound = np.concatenate([noise(8000), np.float32([-1, 1])])
+    write_sound(tmp_path / "a.wav", sound, 16_000)
+    read = read_audio(tmp_path / "a.wav")
+    assert read.rate == 16_000
+    np.testing.assert_allclose(read.samples, sound, atol=1 / 32_768)
+    with pytest.raises(ValueError, match="rate must be at least 1"):
+        write_sound(tmp_path / "a.wav", sound, 0)
+    with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
+        write_sound(tmp_path / "a.wav", 2 * sound, 16_000)
 
 
 @contextmanager
