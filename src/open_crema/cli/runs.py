@@ -162,7 +162,7 @@ def _eval(options: argparse.Namespace) -> None:
     if found.drop_one:
         for table in subsets.matrix([evaluation, *found.drop_one], console.width):
             console.print(table)
-    if "published" in summary:
+    if summary.get("published", {}).get("rows"):
         console.print(beside.table(summary["published"], evaluation.senses))
     print(f"written to {out}")
 

@@ -14,7 +14,7 @@ from open_crema.evaluation.result import Evaluation, row_of
 from open_crema.tasks import Task
 
 _TUNED, _ZERO_SHOT = (1, 2, 3, 4, 12, 13), (5, 15)
-_ZERO_SHOT_COLUMN = "zero-shot"
+_ZERO_SHOT_COLUMN, _INSIDE = "zero-shot", "in-vocabulary"
 
 
 def beside(task: Task, samples: Sequence[Sample], found: Evaluation) -> dict[str, Any] | None:
@@ -52,40 +52,44 @@ def beside(task: Task, samples: Sequence[Sample], found: Evaluation) -> dict[str
 
 
 def _columns(task: Task) -> set[str]:
-    return {*task.columns, _ZERO_SHOT_COLUMN, "in-vocabulary"}
+    return {*task.columns, _ZERO_SHOT_COLUMN, _INSIDE}
 
 
 def table(found: Mapping[str, Any], senses: Sequence[str]) -> Table:
-    """For people: our rates in a row each for strict and lenient, and the paper's below."""
+    """For people: a row a column of the paper's, with our rates and those of its models of the same
+    senses; where it has none of these, of its own models."""
     named = {name: letter for letter, name in LETTERS.items()}
-    letters = "".join(named.get(sense, "?") for sense in senses)
-    printed = {name for row in found["rows"] for name in row["values"]}
-    columns = [name for name in found["ours"] if name in printed or not printed]
-    extra = [name for name in (_ZERO_SHOT_COLUMN, "in-vocabulary") if name in printed]
-    shown = Table(title="beside the paper, in %", title_justify="left")
-    for name in ("table", "method", "senses"):
-        shown.add_column(name)
-    for name in (*columns, *extra):
-        shown.add_column(name, justify="right")
-    whole = list(found["ours"].values())[-1] if found["ours"] else {}
-    for score in ("strict", "lenient"):
-        cells = [_percent(found["ours"][name][score]) for name in columns]
-        cells += [
-            _percent(whole.get(score) if name == _ZERO_SHOT_COLUMN else found["inside"])
-            if score == "strict" or name == _ZERO_SHOT_COLUMN
-            else "-"
-            for name in extra
-        ]
-        shown.add_row("here", score, letters, *cells, style="bold", end_section=score == "lenient")
-    for row in found["rows"]:
-        cells = [row["values"].get(name, "-") for name in (*columns, *extra)]
-        style = "" if row["method"].startswith(OURS) else "dim"
-        shown.add_row(str(row["table"]), row["method"], row["senses"], *cells, style=style)
-    shown.caption = Text("\n".join(_notes(found)))
-    return shown
+    letters = {named.get(sense, "?") for sense in senses}
+    same = [row for row in found["rows"] if set(row["senses"]) == letters]
+    shown = same or [row for row in found["rows"] if row["method"].startswith(OURS)]
+    grid = Table(title="beside the paper, in %", title_justify="left")
+    grid.add_column("")
+    for name in ("N", "strict", "lenient"):
+        grid.add_column(name, justify="right")
+    for row in shown:
+        head = f"{row['method']}\n{row['senses']}, Table {row['table']}"
+        grid.add_column(head, justify="right")
+    for name, own in found["ours"].items():
+        theirs = [_printed(row["values"], name) for row in shown]
+        mine = (str(own["n"]), _percent(own["strict"]), _percent(own["lenient"]))
+        grid.add_row(name, *mine, *theirs)
+    if any(_INSIDE in row["values"] for row in shown):
+        theirs = [row["values"].get(_INSIDE, "-") for row in shown]
+        grid.add_row(_INSIDE, "", _percent(found["inside"]), "-", *theirs)
+    grid.caption = Text("\n".join(_notes(found)))
+    return grid
+
+
+def _printed(values: Mapping[str, str], name: str) -> str:
+    """Table 5 has the average alone, under another name."""
+    other = values.get(_ZERO_SHOT_COLUMN, "-") if name in ("Avg", "Acc") else "-"
+    return values.get(name, other)
 
 
 def _notes(found: Mapping[str, Any]) -> Iterator[str]:
+    if not found["rows"]:
+        yield "the paper has no zero-shot results on this task"
+        return
     yield f"{found['model']}; its scores are the released code's, the lenient ones"
     if found["differs"]:
         yield f"not comparable: {found['differs']}"

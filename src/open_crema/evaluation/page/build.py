@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 import open_crema
 from open_crema.errors import CremaError
-from open_crema.evaluation.page import cases, charts, found, media, tables
+from open_crema.evaluation.page import cases, charts, found, media, scores, tables
 from open_crema.evaluation.page.cases import Case, Suite
 from open_crema.evaluation.page.pictures import Drawn, shown_of
 from open_crema.modality import BUILT_INS, canonical
@@ -55,6 +55,7 @@ class Part:
 
     suite: Suite
     rates: tables.Table
+    scores: Sequence[scores.Grid]
     gates: tables.GateTable | None
     confusions: Sequence[tables.Confusion]
     problem: str
@@ -90,7 +91,9 @@ def page(folder: Path, *, clips: int) -> str:
     libraries = [media.open_library(suite) for suite in suites]
     library_of = {id(suite): library for suite, library in zip(suites, libraries, strict=True)}
     chosen = cases.choose(suites, clips, lambda suite, case: library_of[id(suite)].has(case))
-    parts = [_part(suite, library) for suite, library in zip(suites, libraries, strict=True)]
+    problems = list(there.problems)
+    parts = [_part(*both, problems) for both in zip(suites, libraries, strict=True)]
+    others = _others(there, problems)
     script, style = (_template(name).strip() for name in ("script.js", "style.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -101,8 +104,9 @@ def page(folder: Path, *, clips: int) -> str:
             style=Markup(style),
             script=Markup(script),
             script_digest=f"sha256-{digest}",
-            problems=there.problems,
+            problems=problems,
             parts=parts,
+            others=others,
             clips=[_clip(library_of[id(suite)], case) for suite, case in chosen],
             counts=_counts(suites),
             logs=[(log, charts.charts(log), charts.indicators(log)) for log in there.logs],
@@ -114,11 +118,35 @@ def page(folder: Path, *, clips: int) -> str:
     )
 
 
-def _part(suite: Suite, library: media.Library) -> Part:
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError)
+
+
+def _grids(suite: Suite, problems: list[str]) -> list[scores.Grid]:
+    try:
+        return scores.grids(suite.fullest)
+    except _BROKEN as error:
+        problems.append(f"{suite.fullest.folder / 'results.json'}: scores left out ({error!r})")
+        return []
+
+
+def _others(there: found.Found, problems: list[str]) -> list[scores.Grid]:
+    made = []
+    for name, kept in there.others.items():
+        for file, content in kept.items():
+            try:
+                draw = scores.lost if file == "dropout.json" else scores.compared
+                made.append(draw(content))
+            except _BROKEN as error:
+                problems.append(f"{name}/{file}: left out ({error!r})")
+    return made
+
+
+def _part(suite: Suite, library: media.Library, problems: list[str]) -> Part:
     rates = tables.rates(suite)
     return Part(
         suite=suite,
         rates=rates,
+        scores=_grids(suite, problems),
         gates=tables.gate_table(suite),
         confusions=tables.confusions(suite.cases),
         problem=library.problem,

@@ -21,6 +21,7 @@ from open_crema.modality import canonical
 
 # Folders of a run that hold neither, and may hold many files.
 _PASSED_OVER = {"checkpoints", "model"}
+_OTHERS = {"dropout.json", "compare.json"}
 # What a line of a log must hold as numbers, by its kind; other kinds are of no interest here.
 _FIGURES = {"step": ("step", "epoch", "loss"), "align": ("step", "loss"), "epoch": ("epoch",)}
 
@@ -81,16 +82,19 @@ class Log:
 
 @dataclass(frozen=True)
 class Found:
-    """problems: one sentence for each file, or part of one, that could not be used."""
+    """others: name of a folder -> dropout.json or compare.json -> its content. problems: one
+    sentence for each file, or part of one, that could not be used."""
 
     results: tuple[Result, ...]
     logs: tuple[Log, ...]
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problems: tuple[str, ...] = field(default=())
 
 
 def find(folder: str | Path) -> Found:
-    """Every results.json (with its predictions.jsonl) and log.jsonl in the folder and below it, but
-    for checkpoints. Results are in the order of how many senses they have.
+    """Every results.json (with its predictions.jsonl), log.jsonl, dropout.json and compare.json in
+    the folder and below it, but for checkpoints. Results are in the order of how many senses they
+    have.
 
     Raises CremaError where there is no such folder, or nothing in it to show.
     """
@@ -100,13 +104,17 @@ def find(folder: str | Path) -> Found:
     results: list[Result] = []
     logs: list[Log] = []
     problems: list[str] = []
+    others: dict[str, dict[str, Any]] = {}
     for place, names in _walk(folder):
         name = place.relative_to(folder).as_posix()
         if "results.json" in names and (result := _result(place, name, problems)):
             results.append(result)
         if "log.jsonl" in names and (log := _log(place, name, problems)):
             logs.append(log)
-    if not results and not logs:
+        for file in sorted(_OTHERS.intersection(names)):
+            if (content := _object(place / file, problems)) is not None:
+                others.setdefault(name, {})[file] = content
+    if not results and not logs and not others:
         why = f" ({'; '.join(problems)})" if problems else ""
         raise CremaError(
             f"{folder}: nothing to show: no results.json, which `crema eval` writes, and no "
@@ -114,7 +122,16 @@ def find(folder: str | Path) -> Found:
         )
     order = canonical(sense for result in results for sense in result.senses)
     results.sort(key=lambda r: (len(r.senses), [order.index(s) for s in r.senses], r.name))
-    return Found(tuple(results), tuple(logs), tuple(problems))
+    return Found(tuple(results), tuple(logs), others, tuple(problems))
+
+
+def _object(file: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{file}: cannot be used ({_reason(error)})")
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
