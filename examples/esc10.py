@@ -1,9 +1,10 @@
-"""ESC-10 as open-ended audio question answering: data files and configurations for five folds.
+"""ESC-10 by VGGSound's protocol: a class is asked for as words, and answered by generation.
 
-    python examples/esc10.py write FOLDER_OF_ESC10 OUT      # OUT/fold1/{train,test}.jsonl, run.yaml
-    crema train OUT/fold1/run.yaml && crema eval OUT/fold1/run.yaml    # and so for each fold
+    python examples/esc10.py write FOLDER_OF_ESC10 OUT      # five folds, in the layout of VGGSound
+    crema train OUT/fold1/base.yaml && crema eval OUT/fold1/base.yaml        # from the shipped base
+    crema train OUT/fold1/scratch.yaml && crema eval OUT/fold1/scratch.yaml  # and without it
     python examples/esc10.py probe OUT                      # linear probe on the same features
-    python examples/esc10.py table OUT                      # both, over the folds
+    python examples/esc10.py table OUT                      # all of them, over the folds
 
 ESC-10 (Piczak, CC BY-SA; part of github.com/karolpiczak/ESC-50) has 400 recordings of 5 s in 10
 classes: ``<number> - <Class>/<fold>-<clip>-<take>.ogg``. The fold is the author's; clips of one
@@ -20,13 +21,15 @@ import yaml
 
 from open_crema import config, experiment
 from open_crema.evaluation.metrics import wilson
+from open_crema.storage import read_json
 
-QUESTION = "What sound is this?"
 FOLDS = range(1, 6)
+STARTS = ("base", "scratch")
 
 
 def write(source: Path, out: Path) -> None:
-    """Per fold: the other four folds for training, it for the test, and a configuration."""
+    """OUT/media/audio has the recordings; a fold's folder train.csv (the other four folds),
+    test.csv (it), stat.csv (the classes), and a configuration for each start."""
     clips = []
     for folder in sorted(p for p in source.iterdir() if p.is_dir() and " - " in p.name):
         name = folder.name.split(" - ", 1)[1].lower()
@@ -35,37 +38,53 @@ def write(source: Path, out: Path) -> None:
         ]
     if not clips:
         raise SystemExit(f"{source}: no '<number> - <Class>/*.ogg' in it; is this ESC-10?")
-    base = Path(__file__).resolve().parents[1] / "configs" / "embedded" / "esc10.yaml"
+    media = (out / "media").resolve()
+    (media / "audio").mkdir(parents=True, exist_ok=True)
+    for _, _, clip in clips:
+        place = media / "audio" / clip.name
+        if not place.exists():
+            place.symlink_to(clip.resolve())
+    names = [name for _, name, _ in clips]
+    classes = "".join(f"{name},{names.count(name)},sounds\n" for name in sorted(set(names)))
+    shared = Path(__file__).resolve().parents[1] / "configs" / "embedded" / "esc10.yaml"
+    base = experiment.shipped_base()
+    model = {**read_json(base / "config.json", "the shipped base")["model"], "senses": ["audio"]}
+    starts = {
+        "scratch": {},
+        # The shipped Q-Former stays as it is, and its adapter of audio goes on learning.
+        "base": {
+            "model": model,
+            "train": {"init": str(base), "strategy": "sequential", "qformer": "frozen"},
+        },
+    }
     for fold in FOLDS:
         place = out / f"fold{fold}"
         place.mkdir(parents=True, exist_ok=True)
+        (place / "stat.csv").write_text(classes, encoding="utf-8")
         for split in ("train", "test"):
-            lines = [
-                {
-                    "id": clip.stem,
-                    "question": QUESTION,
-                    "answer": name,
-                    "media": {"audio": str(clip.resolve())},
-                }
-                for own, name, clip in clips
-                if (own == fold) == (split == "test")
-            ]
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            (place / f"{split}.jsonl").write_text(text, encoding="utf-8")
-        run = {
-            "base": str(base),
-            "name": f"esc10-fold{fold}",
-            "out": str(place.resolve()),
-            "data": {s: str((place / f"{s}.jsonl").resolve()) for s in ("train", "test")},
-        }
-        (place / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+            kept = [c for c in clips if (c[0] == fold) == (split == "test")]
+            lines = [f"{clip.name},{name}\n" for _, name, clip in kept]
+            (place / f"{split}.csv").write_text("".join(lines), encoding="utf-8")
+        for start, differs in starts.items():
+            run = {
+                "base": str(shared),
+                "name": f"esc10-fold{fold}-{start}",
+                "out": str((place / start).resolve()),
+                "data": {
+                    "train": str((place / "train.csv").resolve()),
+                    "test": str((place / "test.csv").resolve()),
+                    "media_root": str(media),
+                },
+                **differs,
+            }
+            (place / f"{start}.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
     print(f"{len(clips)} clips, {len(FOLDS)} folds in {out}")
 
 
 def probe(out: Path) -> None:
     """Multinomial logistic regression on each clip's mean frozen feature."""
     for fold in FOLDS:
-        run = config.load(out / f"fold{fold}" / "run.yaml")
+        run = config.load(out / f"fold{fold}" / "scratch.yaml")
         train, test = (_pooled(run, split) for split in ("train", "test"))
         names = sorted(set(train[1]))
         mean, spread = train[0].mean(0), train[0].std(0) + 1e-6
@@ -101,27 +120,38 @@ def _pooled(run: config.Config, split: str) -> tuple[torch.Tensor, list[str]]:
 
 
 def table(out: Path) -> None:
-    """One line a fold, then mean and spread of both."""
-    rates: dict[str, list[float]] = {"CREMA": [], "probe": []}
-    totals = [0, 0]
+    """A line a fold and start, then mean and spread of each."""
+    rates: dict[str, list[float]] = {}
+    totals: dict[str, list[int]] = {}
     for fold in FOLDS:
-        ours = json.loads((out / f"fold{fold}" / "results" / "results.json").read_text())
-        linear = json.loads((out / f"fold{fold}" / "probe.json").read_text())
-        rates["CREMA"].append(ours["accuracy"])
-        rates["probe"].append(linear["accuracy"])
-        totals = [totals[0] + ours["correct"], totals[1] + ours["n"]]
-        print(
-            f"fold {fold}: N {ours['n']} of {ours['expected']}, chance {ours['chance']:.3f}, "
-            f"blind {ours['blind']:.3f}, CREMA {ours['accuracy']:.3f}, "
-            f"linear probe {linear['accuracy']:.3f}"
-        )
+        place = out / f"fold{fold}"
+        linear = json.loads((place / "probe.json").read_text())
+        rates.setdefault("linear probe", []).append(linear["accuracy"])
+        for start in STARTS:
+            if not (place / start / "results" / "results.json").exists():
+                continue
+            ours = json.loads((place / start / "results" / "results.json").read_text())
+            inside = ours["accuracy"] if ours["inside"] is None else ours["inside"]
+            for score, value in (
+                ("strict", ours["accuracy"]),
+                ("lenient", ours["lenient"]),
+                ("in-vocabulary", inside),
+            ):
+                rates.setdefault(f"{start}, {score}", []).append(value)
+            right = totals.setdefault(start, [0, 0])
+            right[0], right[1] = right[0] + ours["correct"], right[1] + ours["n"]
+            print(
+                f"fold {fold}, {start}: N {ours['n']} of {ours['expected']}, chance "
+                f"{ours['chance']:.3f}, blind {ours['blind']:.3f}, strict {ours['accuracy']:.3f}, "
+                f"lenient {ours['lenient']:.3f}, outside {ours['outside']}, "
+                f"linear probe {linear['accuracy']:.3f}"
+            )
     for name, values in rates.items():
-        print(
-            f"{name}: mean {statistics.mean(values):.3f}, spread over folds (standard deviation) "
-            f"{statistics.stdev(values):.3f}"
-        )
-    low, high = wilson(*totals)
-    print(f"CREMA over all folds: {totals[0]} of {totals[1]}, 95 % interval {low:.3f} - {high:.3f}")
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(f"{name}: mean {statistics.mean(values):.3f}, standard deviation {spread:.3f}")
+    for start, (right, n) in totals.items():
+        low, high = wilson(right, n)
+        print(f"{start}, all folds: {right} of {n}, 95 % interval {low:.3f} - {high:.3f}")
 
 
 def main() -> None:

@@ -137,15 +137,22 @@ class TestEsc10:
         every = {str(p.resolve()) for p in source.glob("*/*.ogg")}
         tested = []
         for fold in range(1, 6):
-            run = config.load(tmp_path / "out" / f"fold{fold}" / "run.yaml")
-            assert run.model.senses == ("audio",)
-            assert run.out == str(tmp_path / "out" / f"fold{fold}")
-            train, test = (tasks.load("jsonl", f) for f in (run.data.train, run.data.test))
+            place = tmp_path / "out" / f"fold{fold}"
+            for start in ("base", "scratch"):
+                run = config.load(place / f"{start}.yaml")
+                assert run.model.senses == ("audio",)
+                assert run.out == str(place / start)
+                assert (run.train.init is None) == (start == "scratch")
+            train, test = (
+                tasks.load("vggsound", file, media_root=run.data.media_root)
+                for file in (run.data.train, run.data.test)
+            )
             assert (len(train), len(test)) == (16, 4)
-            heard = [s.media["audio"] for s in test]
+            heard = [str(Path(s.media["audio"]).resolve()) for s in test]
             assert all(Path(p).name.startswith(f"{fold}-") for p in heard)
-            assert {s.media["audio"] for s in train} == every - set(heard)
+            assert {str(Path(s.media["audio"]).resolve()) for s in train} == every - set(heard)
             assert {s.answers for s in train} == {("dog bark",), ("rain",)}
+            assert {s.candidates for s in train} == {("dog bark", "rain")}
             tested += heard
         assert sorted(tested) == sorted(every)
 
@@ -160,24 +167,28 @@ class TestEsc10:
 
         for fold in range(1, 6):
             place = tmp_path / f"fold{fold}"
-            (place / "results").mkdir(parents=True)
+            (place / "base" / "results").mkdir(parents=True)
             ours = {
                 "n": 10,
                 "expected": 10,
                 "correct": 5 + fold % 2,
                 "accuracy": (5 + fold % 2) / 10,
+                "lenient": 0.7,
+                "outside": 0,
+                "inside": None,
                 "chance": 0.1,
                 "blind": 0.1,
             }
-            (place / "results" / "results.json").write_text(json.dumps(ours))
+            (place / "base" / "results" / "results.json").write_text(json.dumps(ours))
             (place / "probe.json").write_text(json.dumps({"accuracy": 0.8}))
         esc10.table(tmp_path)
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].startswith("fold 1: N 10 of 10, chance 0.100, blind 0.100, CREMA 0.600")
-        assert "CREMA: mean 0.560" in lines[5]
-        assert "0.055" in lines[5]
-        assert "probe: mean 0.800" in lines[6]
-        assert "28 of 50" in lines[7]
+        assert lines[0].startswith("fold 1, base: N 10 of 10, chance 0.100, blind 0.100, strict")
+        rest = dict(line.split(": ", 1) for line in lines[5:])
+        assert rest["linear probe"].startswith("mean 0.800")
+        assert rest["base, strict"] == "mean 0.560, standard deviation 0.055"
+        assert rest["base, lenient"].startswith("mean 0.700")
+        assert "28 of 50" in rest["base, all folds"]
 
 
 def test_the_configurations_that_the_examples_use_load():

@@ -393,3 +393,38 @@ def test_a_cloud_without_colours_and_frames_of_many_are_drawn():
     assert len(drawn.pictures) == MOST_FRAMES
     assert drawn.note == "6 of the 20 frames"
     assert draw(object(), "smell", 4).note
+
+
+def test_scores_published_numbers_and_other_results_have_tables(tmp_path, clips):
+    data, samples = write_questions(tmp_path, clips)
+    out = tmp_path / "out"
+    place = write_results(out, samples, SENSES, data)
+    summary = json.loads(place.read_text())
+    whole = {**summary, "types": {}}
+    published = {
+        "differs": "another split",
+        "model": "other models",
+        "ours": {"Avg": {"n": 4, "strict": 0.5, "lenient": 0.75}},
+        "rows": [{"table": 3, "method": "CREMA", "senses": "VF", "values": {"Avg": "72.4"}}],
+    }
+    summary |= {
+        "groups": {"Causal": whole},
+        "scores": {"task": "nextqa", "strict": "by <likelihood>", "lenient": "by letters"},
+        "difficulty": {"by": "zero", "unknown": 0, "easy": whole, "hard": None},
+        "published": published,
+    }
+    place.write_text(json.dumps(summary))
+    point = {"rate": 0.5, "accuracy": 0.5, "interval": [0.4, 0.6]}
+    missing = {"missing": 1, "accuracy": 0.3, "least": 0.2, "most": 0.4, "subsets": 2}
+    lost = {"senses": ["video", "audio"], "random": [point], "structured": [missing]}
+    (out / "dropout.json").write_text(json.dumps(lost))
+    (out / "compare.json").write_text('{"strict": {}}')
+    shown = page(out).text
+    assert "Strict: by <likelihood>. Lenient: by letters." in shown
+    assert "Causal" in shown
+    assert "Easy: right in zero." in shown
+    assert "CREMA VF 3 72.4" in shown
+    assert "Not comparable: another split." in shown
+    assert "each with probability 0.5 50.0 40.0 – 60.0" in shown
+    assert "1 of 2 30.0 20.0 – 40.0" in shown
+    assert "compare.json: left out" in shown
