@@ -137,7 +137,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(folder, error) from None
     finally:
-        _remove(new, folder)
+        shutil.rmtree(new, ignore_errors=True)  # a full disk may not even let it be renamed
         with suppress(OSError):
             alive.unlink()  # while it is held: nobody else is to hold a name that goes
         lock.release()

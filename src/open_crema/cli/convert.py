@@ -1,4 +1,4 @@
-"""crema convert: checkpoints of the released code and of BLIP-2 in, ours out, and back."""
+"""crema convert: checkpoints of the released code, BLIP-2 and BEATs in, ours out, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    text = "Convert checkpoints of the released code and of BLIP-2, and back."
+    text = "Convert checkpoints of the released code, of BLIP-2 and of BEATs, and back."
     own = commands.add_parser("convert", help=text, description=text).add_subparsers(
         dest="direction", required=True, metavar="WHAT"
     )
@@ -50,12 +50,17 @@ def add(commands: Any) -> None:
     blip2.add_argument("--rank", type=int, default=64, help="of LoRA; default: 64")
     _shared(blip2)
 
+    beats = command(own, "beats", _beats, "A lone BEATs, as an encoder of sound.")
+    beats.add_argument("checkpoint", type=Path, help=".pt as microsoft/unilm publishes it")
+    beats.add_argument("out", type=Path, help="folder to write, for model.encoders.audio")
+    _allow(beats)
+
     back = command(own, "to-official", _to_official, "A model of ours into the released layout.")
     back.add_argument("model", type=Path, help="model folder")
     back.add_argument("out", type=Path, help=".pth to write")
 
 
-def _shared(added: argparse.ArgumentParser) -> None:
+def _allow(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--allow",
         action="append",
@@ -64,6 +69,10 @@ def _shared(added: argparse.ArgumentParser) -> None:
         help="a key (or pattern, as in 'ln_*') that may be missing, unexpected or of another "
         "shape; may be repeated",
     )
+
+
+def _shared(added: argparse.ArgumentParser) -> None:
+    _allow(added)
     added.add_argument("--llm", help="folder of the frozen LLM, if the checkpoint holds none")
     added.add_argument("--tokenizer", type=Path, help="folder of the LLM's tokenizer")
     added.add_argument("--heads", type=int, help="of the Q-Former; default: 64 wide each")
@@ -103,6 +112,14 @@ def _blip2(options: argparse.Namespace) -> None:
             options.source, options.out, senses=senses, rank=options.rank, layout=_layout(options)
         )
     )
+
+
+def _beats(options: argparse.Namespace) -> None:
+    from open_crema import convert
+
+    report = convert.from_beats(options.checkpoint, options.out, allow=options.allow)
+    _print(report)
+    print(f"use it as model.encoders.audio={report.folder}")
 
 
 def _to_official(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from open_crema.storage import write_json, write_tensors
 T5, VIT, SOUND = "t5_model.", "visual_encoder.", "audio_encoder.model."
 LLM, EVA, BEATS = "llm", "encoders/eva-vit-g", "encoders/beats-iter3"
 _SHARD = 2 * 2**30  # bytes: no more than this is in memory at once
+_PLACES = ".self_attn.relative_attention_bias.weight"  # a copy in every layer of BEATs
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight
+Shapes = dict[str, tuple[int, ...]]
 
 
 def _eva_names(layers: int) -> dict[str, str]:
@@ -85,9 +87,17 @@ def write_vision(state: State, folder: Path, heads: int | None) -> None:
     write_json(folder / "preprocessor_config.json", said)
 
 
-def write_beats(state: State, folder: Path) -> None:
-    """By its own names."""
-    _write(state, folder, {"model_type": "beats"})
+def write_beats(state: State, folder: Path, said: Mapping[str, Any] | None = None) -> None:
+    """By its own names. said: more of its configuration; nothing of it needs to be known.
+
+    Raises WeightsError where its layers do not share their relative positions, as those of every
+    BEATs do.
+    """
+    first, *others = (name for name in state if name.endswith(_PLACES))
+    for name in others:
+        if not torch.equal(state[name].load(), state[first].load()):
+            raise WeightsError(f"{name} differs from {first}: not a BEATs")
+    _write(state, folder, {"model_type": "beats", **(said or {})})
 
 
 def faults(live: State, vision_heads: int | None) -> tuple[list[str], list[str]]:
@@ -100,25 +110,29 @@ def faults(live: State, vision_heads: int | None) -> tuple[list[str], list[str]]
     for prefix, expected in (
         (T5, _t5_shapes(without(live, T5), wrong)),
         (VIT, _vit_shapes(without(live, VIT), vision_heads, wrong)),
-        (SOUND, _beats_shapes(without(live, SOUND), wrong)),
+        (SOUND, beats_shapes(without(live, SOUND), wrong)),
     ):
         state = without(live, prefix)
-        if not state or expected is None:
-            continue
-        wrong += [f"missing {prefix}{key}" for key in sorted({*expected} - {*state} - {*_COPIES})]
-        wrong += [
-            f"{prefix}{key} is {list(entry.shape)}, expected {list(expected[key])}"
-            for key, entry in sorted(state.items())
-            if key in expected and entry.shape != expected[key]
-        ]
-        others += [f"{prefix}{key}" for key in sorted({*state} - {*expected})]
+        if state and expected is not None:
+            unfit, unknown = compared(state, expected, prefix)
+            wrong += unfit
+            others += unknown
     return wrong, others
 
 
-_Shapes = dict[str, tuple[int, ...]]
+def compared(state: State, expected: Shapes, prefix: str = "") -> tuple[list[str], list[str]]:
+    """Which tensors are missing or of another shape, in words, and which keys are not expected.
+    prefix: before each of their names."""
+    wrong = [f"missing {prefix}{key}" for key in sorted({*expected} - {*state} - {*_COPIES})]
+    wrong += [
+        f"{prefix}{key} is {list(entry.shape)}, expected {list(expected[key])}"
+        for key, entry in sorted(state.items())
+        if key in expected and entry.shape != expected[key]
+    ]
+    return wrong, [f"{prefix}{key}" for key in sorted({*state} - {*expected})]
 
 
-def _t5_shapes(state: State, wrong: list[str]) -> _Shapes | None:
+def _t5_shapes(state: State, wrong: list[str]) -> Shapes | None:
     """Of every tensor of the T5 that a checkpoint's keys say."""
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -140,7 +154,7 @@ def _t5_shapes(state: State, wrong: list[str]) -> _Shapes | None:
     return found
 
 
-def _vit_shapes(state: State, heads: int | None, wrong: list[str]) -> _Shapes | None:
+def _vit_shapes(state: State, heads: int | None, wrong: list[str]) -> Shapes | None:
     from transformers import Blip2VisionConfig, Blip2VisionModel
 
     if not state:
@@ -165,19 +179,21 @@ def _vit_shapes(state: State, heads: int | None, wrong: list[str]) -> _Shapes | 
     return found | dict.fromkeys(biases, (width,))
 
 
-def _beats_shapes(state: State, wrong: list[str]) -> _Shapes | None:
+def beats_shapes(like: State, wrong: list[str], prefix: str = SOUND) -> Shapes | None:
+    """Of every tensor of a BEATs that is of the sizes of these; None, and why among ``wrong``,
+    where they are those of none. prefix: before the names there."""
     from open_crema.encoders.beats import BeatsModel
 
-    if not state:
+    if not like:
         return None
     try:
         with torch.device("meta"):
-            model = BeatsModel({name: torch.empty(entry.shape) for name, entry in state.items()})
+            model = BeatsModel({name: torch.empty(entry.shape) for name, entry in like.items()})
     except KeyError as error:
-        wrong.append(f"missing {SOUND}{error.args[0]}")
+        wrong.append(f"missing {prefix}{error.args[0]}")
         return None
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
-        wrong.append(f"{SOUND}* has the shapes of no BEATs ({error})")
+        wrong.append(f"{prefix}* has the shapes of no BEATs ({error})")
         return None
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for new, old in (("original0", "weight_g"), ("original1", "weight_v")):  # of a weight norm
@@ -238,7 +254,7 @@ def read(model: Path, kept: list[str]) -> State:
 
 def _write(state: State, folder: Path, config: dict[str, Any]) -> None:
     """Shard by shard, so that no second copy of billions of weights is in memory."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     shards = list(_shards(state))
     places: dict[str, str] = {}

@@ -109,8 +109,7 @@ def build(
     wrong += [f"unexpected {key}" for key in foreign if not layout.allows(key)]
     live = {key: entry for key, entry in live.items() if key not in foreign}
     own = {key: entry for key, entry in live.items() if not key.startswith(keys.FROZEN)}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: exists already; choose another folder")
+    check_unused(out)
     # Everything is checked before anything is written.
     width = sizes.llm_width(own, order, where)
     encoders = _encoders({} if wrong else live, out, layout)
@@ -156,6 +155,12 @@ def build(
         raise
     converted = len(live) - len(unexpected) + len(foreign)
     return Report(out, converted, dead, missing, unexpected)
+
+
+def check_unused(out: Path) -> None:
+    """Raises ConfigError where something is at a place that is to be written."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists already; choose another folder")
 
 
 def to_official(model: str | Path, out: str | Path) -> Report:

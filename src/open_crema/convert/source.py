@@ -33,16 +33,22 @@ def of_tensors(tensors: Mapping[str, Tensor]) -> State:
 
 
 def read_pth(path: Path) -> State:
-    """A ``.pth`` or ``.bin`` file: a state dict, or one under ``"model"``.
+    """A ``.pth`` or ``.bin`` file: a state dict, or one under ``"model"``. Raises WeightsError, as
+    :func:`load_pth` and :func:`state_of` do."""
+    return state_of(load_pth(path), path)
+
+
+def load_pth(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, tensors and plain values.
 
     Tensors stay on the disk until they are asked for, where the file's format allows it. Raises
     WeightsError, naming the file, for whatever is no such file, or would run code to be read.
     """
     try:
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # the format before torch 1.6 cannot be mapped
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except UnpicklingError as error:
@@ -52,6 +58,11 @@ def read_pth(path: Path) -> State:
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: damaged or no checkpoint ({error})") from None
+
+
+def state_of(loaded: Any, path: Path) -> State:
+    """The state dict that a file holds, or has under ``"model"``. Raises WeightsError, naming the
+    file."""
     state = loaded.get("model", loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: no state dict, nor one under 'model'")

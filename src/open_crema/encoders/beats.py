@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RATE, BANDS, PATCH = 16_000, 128, 16  # Hz; of a spectrogram; its squares
 _FRAME, _HOP = 400, 160  # samples
 _MEAN, _SPREAD = 15.41663, 2 * 6.55582  # of the spectrograms it was trained on
-_MAX_DISTANCE = 800  # of relative positions
+MAX_DISTANCE = 800  # of relative positions
 _SHORTEST_TAIL = 0.48  # seconds: a last piece shorter than that gets no window of its own
 Windows = Literal["whole", "start"]
 
@@ -251,7 +251,7 @@ class _Attention(nn.Module):
         there = torch.arange(length, device=device)
         distance = there[None] - there[:, None]
         size = distance.abs()
-        share = torch.log(size.clamp(min=1).float() / exact) / math.log(_MAX_DISTANCE / exact)
+        share = torch.log(size.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
         far = (exact + share * (half - exact)).long().clamp(max=half - 1)
         bucket = torch.where(size < exact, size, far) + (distance > 0) * half
         found: Tensor = self.relative_attention_bias(bucket)
