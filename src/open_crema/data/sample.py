@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from open_crema.data.normal import normalise as normalise
 from open_crema.errors import DataError
 from open_crema.features import Features
 from open_crema.modality import canonical
+
+
+@lru_cache(maxsize=64)  # thousands of questions may share hundreds of candidates
+def _normalised(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(normalise, texts))
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Sample:
         if self.spoken:
             return self.spoken[self.options.index(self.answers[0])]
         return self.answers[0]
+
+    @property
+    def left_open(self) -> frozenset[str]:
+        """The candidates as they are compared."""
+        return _normalised(self.candidates)
 
     @property
     def accepted(self) -> frozenset[str]:

@@ -113,7 +113,7 @@ def chance(samples: Sequence[Sample]) -> list[float]:
         if sample.options:
             rates.append(1 / len(sample.options))
         else:
-            pool = set(map(normalise, sample.candidates)) or pools[sample.type]
+            pool = sample.left_open or pools[sample.type]
             rates.append(len(sample.accepted & pool) / len(pool))
     return rates
 

@@ -118,7 +118,7 @@ def _check(samples: Sequence[Sample]) -> None:
     for sample in samples:
         if sample.options and not sample.accepted <= set(sample.options):
             raise DataError(f"sample {sample.id!r}: its answer is not among its options")
-        if sample.candidates and not sample.accepted <= set(map(normalise, sample.candidates)):
+        if sample.candidates and not sample.accepted <= sample.left_open:
             raise DataError(f"sample {sample.id!r}: its answer is not among its candidates")
         enter_pairs(sample, entered)
 
@@ -261,9 +261,7 @@ def _prediction(
     lenient: bool | None = task.lenient(sample, said.text)
     if sample.options:
         lenient = None if said.letter is None else said.letter in sample.answers
-    outside = bool(sample.candidates) and normalise(said.text) not in map(
-        normalise, sample.candidates
-    )
+    outside = bool(sample.candidates) and normalise(said.text) not in sample.left_open
     return Prediction(
         id=sample.id,
         type=sample.type,

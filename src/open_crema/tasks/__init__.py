@@ -39,10 +39,13 @@ TASKS: dict[str, type[Task]] = {
 __all__ = ["SPLITS", "TASKS", "Jsonl", "Task", "digest", "get", "load"]
 
 
+_OTHER_NAMES = {"3dllm": "scanqa", "3dllmqa": "scanqa", "audiocapsqa": "audiocaps"}
+
+
 def get(name: str, options: Mapping[str, str] | None = None) -> Task:
     """A task by its name, in any case, with "-" or "_". Raises ConfigError for an unknown one, and
     for options that it does not have."""
-    known = {_plain(task): task for task in TASKS}
+    known = {_plain(task): task for task in TASKS} | _OTHER_NAMES
     if _plain(name) not in known:
         hint = did_you_mean(name, TASKS)
         raise ConfigError(f"unknown task {name!r}: {hint}known: {', '.join(TASKS)}")

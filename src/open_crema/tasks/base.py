@@ -198,18 +198,19 @@ def _folder(path: Path) -> Path:
 class Reading:
     """The samples of a task's files, with all that is wrong with them.
 
-    samples: those that can be used, without media. problems: by their text.
+    samples: those that can be used, without media. problems: by their text. seen: split and id ->
+    where.
     """
 
     task: Task
     first_only: bool = True
     samples: list[Sample] = field(default_factory=list)
     problems: dict[str, Problem] = field(default_factory=dict)
+    seen: dict[tuple[str, str], tuple[Path, Entry]] = field(default_factory=dict)
 
     def read(self, path: Path, split: str) -> None:
         """Adds a file. Raises DataError for the first thing that is wrong, if ``first_only``, or
         where the file cannot be read at all."""
-        seen: dict[str, Entry] = {}
         entered: dict[tuple[str, str], list[Sample]] = {}
         for entry in self.task.entries(path, split):
             try:
@@ -218,12 +219,15 @@ class Reading:
                 self._note(str(error), entry)
                 continue
             sample = replace(sample, split=sample.split or split)
-            if sample.id in seen:
-                first = seen[sample.id].place().removeprefix(f"{path}, ")
+            key = (sample.split, sample.id)
+            if key in self.seen:
+                other, before = self.seen[key]
+                first = before.place()
+                first = first.removeprefix(f"{path}, ") if other == path else first
                 same = f"id {sample.id!r} is already that of {first}"
                 self._note(same, entry, group=TWICE)
                 continue
-            seen[sample.id] = entry
+            self.seen[key] = (path, entry)
             try:
                 enter_pairs(sample, entered)
             except DataError as error:

@@ -88,6 +88,17 @@ class MusicAvqa(Task):
     }
     lenience = lenience.CONTAINED
 
+    def annotation_files(self, path: Path) -> list[tuple[str, Path]]:
+        """Of a folder without the files that hold a part of another one, as avqa-train_real.json
+        does."""
+        found = super().annotation_files(path)
+        names = {file.name for _, file in found}
+        return [
+            (split, file)
+            for split, file in found
+            if (whole := f"{file.stem.partition('_')[0]}.json") == file.name or whole not in names
+        ]
+
     def entries(self, path: Path, split: str) -> Iterator[Entry]:
         return read_json(path).entries()
 

@@ -139,6 +139,7 @@ def test_what_is_no_list_of_objects_is_refused(tmp_path):
 def test_names_and_options(tmp_path):
     assert tasks.get("MUSIC-AVQA").name == "music_avqa"
     assert tasks.get("NExT_QA").name == "nextqa"
+    assert tasks.get("3D-LLM").name == "scanqa"
     with pytest.raises(ConfigError, match="did you mean 'sqa3d'"):
         tasks.get("sq3d")
     with pytest.raises(ConfigError, match="no option 'splt': did you mean 'split'"):
@@ -164,6 +165,24 @@ def test_slots_are_filled_in_order(tmp_path):
 
 def test_real_videos_have_numbers(tmp_path):
     assert [s.clip for s in load("music_avqa", tmp_path, split="real")] == ["00000028"]
+
+
+def test_files_of_a_part_are_left_out_beside_the_whole(tmp_path):
+    whole = made.write("music_avqa", tmp_path, made.ENTRIES["music_avqa"], "train")
+    part = whole.with_name("avqa-train_real.json")
+    part.write_text(json.dumps(made.ENTRIES["music_avqa"][:1]))
+    assert len(tasks.load("music_avqa", tmp_path, split="train")) == 2
+    whole.unlink()
+    assert len(tasks.load("music_avqa", tmp_path, split="train")) == 1
+
+
+def test_an_id_in_two_files_of_a_split(tmp_path):
+    made.write("scanqa", tmp_path, made.ENTRIES["scanqa"], "test")
+    made.write("scanqa", tmp_path, made.ENTRIES["scanqa"][:1], "test_w_obj")
+    with pytest.raises(
+        DataError, match=r"test_w_obj.json, line 2 .* is already that of .*test.json"
+    ):
+        tasks.load("scanqa", tmp_path, split="test")
 
 
 def test_other_spellings_of_lists(tmp_path):
