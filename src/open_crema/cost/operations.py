@@ -1,8 +1,8 @@
 """Multiply-accumulate operations of one forward pass of one sample, by part.
 
 They are counted by running the model's own modules on the meta device under torch's counter,
-halved: MACs, the unit in which the paper prints "GFLOPs". Experts (flow, depth, ... from video) are
-OpenCV's or the user's, and not counted.
+halved: MACs, the unit in which the paper prints "GFLOPs". Experts (flow, normals from other media)
+are no modules; :mod:`open_crema.cost.experts` counts them approximately, beside the total.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from open_crema import modality
 from open_crema.backbones.base import Backbone
 from open_crema.backbones.encoder_decoder import EncoderDecoder
 from open_crema.config import EncodersConfig, LoraConfig, ModelConfig, QFormerConfig
+from open_crema.cost.experts import Expert, expert
 from open_crema.cost.parameters import architecture, backbone_of, skeleton
 from open_crema.encoders import registry
 from open_crema.encoders.vision import EVA_G, config_of
@@ -50,10 +51,12 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Operations:
-    """encoders, qformer: by sense, None where a third party's encoder cannot be counted. qformer
-    includes the adapter's own projections. llm_prompt, llm_answer: of encoder and decoder, or of a
-    decoder-only LLM's prompt and answer. prompt_tokens: length of the LLM's input."""
+    """experts, encoders, qformer: by sense, None where a third party's encoder cannot be counted.
+    qformer includes the adapter's own projections. llm_prompt, llm_answer: of encoder and decoder,
+    or of a decoder-only LLM's prompt and answer. prompt_tokens: length of the LLM's input. total:
+    without experts, which are approximate and not needed where files give the sense."""
 
+    experts: Mapping[str, Expert]
     encoders: Mapping[str, int | None]
     qformer: Mapping[str, int]
     fusion: int
@@ -70,7 +73,9 @@ class Operations:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "expert": dict.fromkeys(self.encoders),
+            "expert": {sense: own.macs for sense, own in self.experts.items()},
+            "expert_said": {sense: own.said for sense, own in self.experts.items()},
+            "expert_of_paper": {sense: own.paper for sense, own in self.experts.items()},
             "encoder": dict(self.encoders),
             "qformer": dict(self.qformer),
             "fusion": self.fusion,
@@ -89,6 +94,7 @@ def operations(config: ModelConfig, tokens: Tokens | None = None) -> Operations:
     length = prompt_tokens(config, given)
     prompt, answer = _llm(config.llm, length, given.answer)
     return Operations(
+        experts={s: expert(s, given.frames) for s in model.senses},
         encoders={s: _encoder(s, config.encoders, given) for s in model.senses},
         qformer={
             sense: _query(

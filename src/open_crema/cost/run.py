@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from open_crema.config import Config
+from open_crema.cost.experts import Expert
 from open_crema.cost.memory import Memory, store_bytes, training_memory
 from open_crema.cost.operations import Operations, Tokens, operations
 from open_crema.cost.parameters import Cost, of_run, table, to_dict
@@ -79,25 +81,48 @@ def _operations(cost: RunCost) -> Table:
         caption=(
             f"Of one sample: {t.frames} frames, {t.windows} windows of sound, {t.points} points, "
             f"{done.prompt_tokens} tokens to the LLM ({t.text} of text), {t.answer} answered. "
-            "Experts that make senses of the video are not counted."
+            + _told(done.experts)
         ),
         caption_justify="left",
     )
     result.add_column("multiply-accumulates, in 10^9", overflow="fold")
-    for head in ("encoder", "Q-Former", "total"):
+    for head in ("expert", "encoder", "Q-Former", "total"):
         result.add_column(head, justify="right", no_wrap=True)
     for sense, own in done.encoders.items():
         read = done.qformer[sense]
         shown = "unknown" if own is None else f"{own / 1e9:,.2f}"
-        result.add_row(sense, shown, f"{read / 1e9:,.2f}", f"{((own or 0) + read) / 1e9:,.2f}")
+        result.add_row(
+            sense,
+            _made(done.experts[sense]),
+            shown,
+            f"{read / 1e9:,.2f}",
+            f"{((own or 0) + read) / 1e9:,.2f}",
+        )
     for name, number in (
         ("fusion", done.fusion),
         ("LLM, its input", done.llm_prompt),
         ("LLM, the answer", done.llm_answer),
     ):
-        result.add_row(name, "", "", f"{number / 1e9:,.2f}")
-    result.add_row("all", "", "", f"{done.total / 1e9:,.2f}", style="bold")
+        result.add_row(name, "", "", "", f"{number / 1e9:,.2f}")
+    result.add_row("all", "", "", "", f"{done.total / 1e9:,.2f}", style="bold")
     return result
+
+
+def _told(experts: Mapping[str, Expert]) -> str:
+    """What stands in the column of the experts."""
+    lines = ["The total is without experts."]
+    lines += [f"{sense}: {own.said}." for sense, own in experts.items() if own.macs != 0]
+    if papers := [f"{own.paper} ({sense})" for sense, own in experts.items() if own.paper]:
+        lines.append(
+            f"The paper's {', '.join(papers)}: not counted, their networks are not part of this."
+        )
+    return "\n".join(lines)
+
+
+def _made(expert: Expert) -> str:
+    if expert.macs is None:
+        return "not counted"
+    return f"{expert.macs / 1e9:,.2f}" if expert.macs else "none"
 
 
 def _places(cost: RunCost, config: Config) -> Table:

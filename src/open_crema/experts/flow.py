@@ -31,12 +31,17 @@ def dis_flow(
     height, width = shape[1:3]
     scale = min(1.0, LONG_SIDE / max(height, width))
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = method()
     flow = np.empty((shape[0], h, w, 2), np.float32)
     for i, (before, after) in enumerate(zip(first.images, second.images, strict=True)):
-        flow[i] = method.calc(_grey(before, w, h), _grey(after, w, h), None)[:h, :w]
+        flow[i] = dis.calc(_grey(before, w, h), _grey(after, w, h), None)[:h, :w]
     widths_per_pixel = np.array([1 / w, height / width / h], np.float32)
     return flow * widths_per_pixel / gaps.astype(np.float32)[:, None, None, None]
+
+
+def method() -> cv2.DISOpticalFlow:
+    """OpenCV's DIS with the parameters that are used here."""
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
 def _grey(image: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:

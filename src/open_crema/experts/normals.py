@@ -26,12 +26,16 @@ def normals_from_depth(metres: npt.NDArray[np.floating], intrinsics: Floats64) -
     could not reach are left out, so that nothing is smoothed across a depth edge; where fewer than
     a third of the window remain, the normal is unknown.
     """
-    height, width = metres.shape[1:]
-    radius = max(2, round(RADIUS * max(height, width)))
+    radius = radius_of(*metres.shape[1:])
     found = np.empty((*metres.shape, 3), np.float32)
     for normals, depth in zip(found, metres, strict=True):
         normals[:] = _normals(depth, np.asarray(intrinsics, np.float64), radius)
     return found
+
+
+def radius_of(height: int, width: int) -> int:
+    """Pixels from the middle of a window to its sides."""
+    return max(2, round(RADIUS * max(height, width)))
 
 
 def _normals(depth: npt.NDArray[np.floating], intrinsics: Floats64, radius: int) -> Floats32:
