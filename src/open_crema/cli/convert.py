@@ -53,26 +53,25 @@ def add(commands: Any) -> None:
     beats = command(own, "beats", _beats, "A lone BEATs, as an encoder of sound.")
     beats.add_argument("checkpoint", type=Path, help=".pt as microsoft/unilm publishes it")
     beats.add_argument("out", type=Path, help="folder to write, for model.encoders.audio")
-    _allow(beats)
+    _allow(beats, "unexpected")
 
     back = command(own, "to-official", _to_official, "A model of ours into the released layout.")
     back.add_argument("model", type=Path, help="model folder")
     back.add_argument("out", type=Path, help=".pth to write")
 
 
-def _allow(added: argparse.ArgumentParser) -> None:
+def _allow(added: argparse.ArgumentParser, what: str) -> None:
     added.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="KEY",
-        help="a key (or pattern, as in 'ln_*') that may be missing, unexpected or of another "
-        "shape; may be repeated",
+        help=f"a key (or pattern, as in 'ln_*') that may be {what}; may be repeated",
     )
 
 
 def _shared(added: argparse.ArgumentParser) -> None:
-    _allow(added)
+    _allow(added, "missing, unexpected or of another shape")
     added.add_argument("--llm", help="folder of the frozen LLM, if the checkpoint holds none")
     added.add_argument("--tokenizer", type=Path, help="folder of the LLM's tokenizer")
     added.add_argument("--heads", type=int, help="of the Q-Former; default: 64 wide each")
