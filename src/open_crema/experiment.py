@@ -30,6 +30,7 @@ from open_crema.evaluation.run import evaluate, evaluate_each, given_senses
 from open_crema.evaluation.subsets import choose_subsets, unique, write_subsets
 from open_crema.model.crema import Crema
 from open_crema.model.files import RUN, from_pretrained, run_of, save_pretrained
+from open_crema.model.prompt import reference_takes
 from open_crema.sense_costs import measured_here
 from open_crema.training import checkpoint
 from open_crema.training.folder import RunFolder, check_out
@@ -255,7 +256,11 @@ def evaluate_split(
     """
     config, model, data, seen, training = _to_evaluate(config, model_folder, split)
     given = given_senses(model, data, senses)
-    wanted = choose_subsets("drop-one", given) if drop_one and len(given) > 1 else [given]
+    wanted = [given]
+    if drop_one and len(given) > 1:
+        free = model.config.prompt.layout != "reference"
+        fewer = choose_subsets("drop-one", given)[1:]
+        wanted += [senses for senses in fewer if free or reference_takes(senses)]
     task = tasks.get(config.data.task, config.data.options)
     _fill_store(config, data)
     with progress.bar() as bar:

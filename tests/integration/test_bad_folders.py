@@ -139,7 +139,7 @@ class TestPlacesToWrite:
         assert tree(place / "out") == before
 
     def test_a_finished_run_whose_best_model_is_gone(self, crema, place):
-        best = f"data.validation={place / 'test.jsonl'}"
+        best = f"data.validation={place / 'train.jsonl'}"
         assert crema("train", place / "run.yaml", best).code == 0
         before = tree(place / "out/model")
         shutil.rmtree(place / "out/model")

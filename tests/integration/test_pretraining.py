@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from open_crema import backbones, cli, config, experiment
-from open_crema.config import Config
+from open_crema.config import Config, EncodersConfig
 from open_crema.data.extract import Source
 from open_crema.errors import SenseAbsent
 from open_crema.features import Features
@@ -44,6 +44,7 @@ class Extractor:
     def __init__(self, senses: tuple[str, ...]) -> None:
         self.senses = canonical(senses)
         self.modalities = {sense: get(sense) for sense in self.senses}
+        self.encoders_config = EncodersConfig()
 
     def source(self, sample, sense):
         if sense not in sample.media:
@@ -112,13 +113,15 @@ def start(tmp_path) -> Path:
 
 def train(name: str, tmp_path: Path, init: Path, data: Path, *more: str) -> Path:
     out = tmp_path / name
-    options = [f"out={out}", f"train.init={init}", f"data.train={data}", *SMALL, *more]
+    own = [f"data.train={data}", "data.task=jsonl", "data.options=null"]
+    options = [f"out={out}", f"train.init={init}", *own, *SMALL, *more]
     assert cli.main(["train", str(PAPER / f"{name}.yaml"), *options]) == 0
     return out / "model"
 
 
 def results(yaml: str, model: Path, data: Path, out: Path, *more: str) -> dict:
     command = ["eval", str(PAPER / f"{yaml}.yaml"), "--model", str(model), "--data", str(data)]
+    command += ["--task", "jsonl", "--no-drop-one"]
     assert cli.main([*command, "--results", str(out), "--json", *more]) == 0
     return json.loads((out / "results.json").read_text())
 
@@ -219,6 +222,7 @@ def test_zero_shot_rows_say_so(tmp_path, start, capsys):
     assert converted["training"]["epochs"] is None
     capsys.readouterr()
     table = ["eval", str(PAPER / "music_avqa_v_zeroshot.yaml"), "--model", str(start)]
+    table += ["--task", "jsonl"]
     assert cli.main([*table, "--data", str(seen), "--results", str(tmp_path / "d")]) == 0
     assert "zero-shot" in " ".join(capsys.readouterr().out.split())
     # What was trained on the configuration's own data is not.

@@ -35,6 +35,7 @@ Whole = Annotated[_Integer, Field(ge=0)]
 Positive = Annotated[_Float, Field(gt=0)]
 NotNegative = Annotated[_Float, Field(ge=0)]
 Share = Annotated[_Float, Field(ge=0, lt=1)]
+Options = Annotated[dict[str, str], BeforeValidator(lambda given: given or {})]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Seed = Annotated[_Integer, Field(ge=0, lt=2**32)]
 
@@ -204,8 +205,8 @@ class LimitsConfig:
 @checked(frozen=True, config=_FORBID)
 class DataConfig:
     task: str = "jsonl"
-    # Of the task, as {split: real} (docs/tasks.md).
-    options: dict[str, str] = field(default_factory=dict)
+    # Of the task, as {split: real} (docs/tasks.md); null: none, where a file below has some.
+    options: Options = field(default_factory=dict)
     # Files, or the folder of a benchmark's files, of which each takes its own split.
     train: str | None = None
     validation: str | None = None

@@ -155,7 +155,7 @@ def _reference(
     of = {s: [b for b in blocks if b.sense == s] for s in config.senses}
     fused = [b for b in blocks if b.sense is None]
     frames = of.get("video", [])
-    if not frames and any(of[s] for s in config.senses if _visual(s)):
+    if not reference_takes([s for s in config.senses if of[s]]):
         raise DataError("prompt.layout=reference: without video only audio or points can be used")
     pieces: list[Piece] = []
     if frames:
@@ -185,6 +185,11 @@ def _reference(
     pieces.append(_ragged(backbone, texts))
     embeds, mask = _concatenate(pieces, backbone)
     return Prompt(embeds, mask.long())
+
+
+def reference_takes(senses: Sequence[str]) -> bool:
+    """Whether the released layout has a place for these senses: nothing seen goes without video."""
+    return "video" in senses or not any(map(_visual, senses))
 
 
 def _visual(sense: str) -> bool:

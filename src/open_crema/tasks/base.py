@@ -68,7 +68,10 @@ class Task(ABC):
             if name not in self.options:
                 hint = did_you_mean(name, self.options)
                 known = ", ".join(self.options) or "none"
-                raise ConfigError(f"{self.name} has no option {name!r}: {hint}known: {known}")
+                raise ConfigError(
+                    f"{self.name} has no option {name!r}: {hint}known: {known}; data.options=null "
+                    "leaves out what another file of the configuration says"
+                )
             if value not in self.options[name]:
                 listed = ", ".join(self.options[name])
                 raise ConfigError(f"{self.name}: option {name} is {value!r}; it may be {listed}")
