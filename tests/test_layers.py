@@ -20,6 +20,7 @@ LAYERS = (
         "features",
         "modality",
         "weights",
+        "processes",
         "progress",
         "repositories",
         "sense_costs",

@@ -264,12 +264,13 @@ class Questions:
         epoch: int,
         seed: int,
         skip: int = 0,
+        every: int = 1,
         questions: int = 1,
     ) -> Iterator[Batch]:
         assert training
         assert questions == 1
         places = sampler.order(seed, epoch, len(self))
-        for start in range(skip * batch_size, len(places), batch_size):
+        for start in range(skip * batch_size, len(places), every * batch_size):
             if self.cut is not None and len(self.given) == self.cut:
                 raise CutError
             given = batch(*(self.items[i] for i in places[start : start + batch_size]))

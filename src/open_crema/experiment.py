@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from open_crema import backbones, progress, tasks, weights
+from open_crema import backbones, processes, progress, tasks, weights
 from open_crema import config as configuration
 from open_crema.config import Config
 from open_crema.data.dataset import FeatureDataset
@@ -184,6 +184,8 @@ def train(config: Config, *, fresh: bool = False) -> Path:
 
     Files go to ``config.out``: see :class:`~open_crema.training.loop.Trainer`, and ``curves.png``.
     A run of no epochs saves the model as it starts, for zero-shot evaluation; it needs no data.
+    Several processes (:mod:`open_crema.processes`) share features to extract, questions and
+    validation.
     """
     check_out(config.out)
     if config.data.train is None and not _epochs(config):
@@ -200,13 +202,18 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     def validate(model: Crema) -> Mapping[str, float]:
         assert validation is not None
         task = tasks.get(config.data.task, config.data.options)
-        found = evaluate(model, validation, config=config.eval, blind=False, task=task)
-        return {"accuracy": found.accuracy, "n": len(found.predictions)}
+        own = validation.shared(processes.rank(), processes.count())
+        right = n = 0
+        if len(own):
+            found = evaluate(model, own, config=config.eval, blind=False, task=task).overall
+            right, n = found.correct, found.n
+        right_in_all, in_all = processes.total([right, n])
+        return {"accuracy": right_in_all / in_all if in_all else 0.0, "n": int(in_all)}
 
     trainer = Trainer(model, config, data, config.out, validate=validate if held_out else None)
     folder = trainer.run(fresh=fresh)
     log = Path(config.out) / "log.jsonl"
-    if log.exists():  # a run of no epochs has none
+    if log.exists() and processes.rank() == 0:  # a run of no epochs has none
         curves(log, log.with_name("curves.png"))
     return folder
 

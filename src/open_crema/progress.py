@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from open_crema import processes
+
 EVERY = 30.0  # seconds between two lines where there is no terminal
 
 
@@ -67,7 +69,8 @@ class _Said(Progress):
 def bar() -> Progress:
     """A bar whose tasks may carry a ``note`` field, shown at its end.
 
-    Without a terminal (a log file, a cluster) it prints a line every ``EVERY`` seconds.
+    Without a terminal (a log file, a cluster) it prints a line every ``EVERY`` seconds. Of several
+    processes only the first says anything.
     """
     return _Said(
         TextColumn("{task.description}"),
@@ -76,5 +79,5 @@ def bar() -> Progress:
         _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, quiet=processes.rank() > 0),
     )

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from open_crema import __version__
+from open_crema import __version__, processes
 from open_crema.cli import (
     adapter,
     ask,
@@ -25,7 +25,7 @@ from open_crema.cli import (
     store,
     tune,
 )
-from open_crema.errors import CremaError
+from open_crema.errors import ConfigError, CremaError
 from open_crema.termination import Stopped
 
 # What takes seconds to import (torch, transformers) is imported by the command that needs it.
@@ -59,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="crema: %(message)s", stream=sys.stderr)
     logging.getLogger("open_crema").setLevel(logging.INFO)  # downloads take a while: say so
     try:
+        if processes.asked_for() > 1 and options.command != "train":
+            raise ConfigError(
+                f"crema {options.command} runs in one process; torchrun is for `crema train` alone"
+            )
         options.run(options)
         sys.stdout.flush()  # here, and not at exit, where a reader that has gone makes a traceback
     except BrokenPipeError:

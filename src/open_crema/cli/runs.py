@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from open_crema import termination
+from open_crema import processes, termination
 from open_crema.cli.arguments import chosen_options, command, options_of_task, overridable
 from open_crema.errors import ConfigError
 
@@ -111,12 +111,15 @@ def add(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    with termination.at_once():  # features that are made stay, and training defers it
+    # Features that are made stay, and training defers it.
+    with termination.at_once(), processes.joined():
         from open_crema import config, experiment
 
         loaded = config.load(options.config, options.overrides, overlays=options.overlay)
         folder = experiment.train(loaded, fresh=options.fresh)
-    print(folder)
+        first = processes.rank() == 0
+    if first:
+        print(folder)
 
 
 def _eval(options: argparse.Namespace) -> None:

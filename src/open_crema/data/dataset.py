@@ -70,6 +70,12 @@ class FeatureDataset:
         view.masked = dict(self.masked)
         return view
 
+    def shared(self, first: int, every: int) -> FeatureDataset:
+        """Of the same data each so many-th sample, where several processes share them."""
+        view = copy(self)
+        view.samples, view._absent = self.samples[first::every], {}
+        return view
+
     def batch(
         self,
         indices: Sequence[int],
@@ -98,17 +104,19 @@ class FeatureDataset:
         epoch: int = 0,
         seed: int = 0,
         skip: int = 0,
+        every: int = 1,
         questions: int = 1,
     ) -> Iterator[Batch]:
         """One epoch: shuffled for training, else in order; the last batch may be smaller.
 
         skip: batches at the start that are left out without being read, to resume an epoch.
+        every: of the rest only each so many-th is read, where several processes share an epoch.
         questions: above 1, a batch has ``batch_size`` media, each once an epoch, with no more than
         so many of the questions about them, which each epoch draws anew.
         """
         rows = self.rows(questions)
         order = sampler.order(seed, epoch, len(rows)) if training else list(range(len(rows)))
-        for start in range(skip * batch_size, len(rows), batch_size):
+        for start in range(skip * batch_size, len(rows), every * batch_size):
             chosen = [rows[i] for i in order[start : start + batch_size]]
             if questions > 1:
                 chosen = [

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from open_crema import processes
 from open_crema.backbones.base import Backbone
 from open_crema.config import AlignmentStageConfig
 from open_crema.data.sample import Batch, Sample
@@ -74,7 +75,7 @@ def caption_loss(
 
     Query token q of a segment stands for word q of its sense's caption of that part of the clip;
     queries beyond the caption, and senses without one, have no target. Senses of which nothing is
-    trained are left out. 0 without a gradient where nothing has a target.
+    trained are left out. 0 where nothing has a target.
     """
     said, wanted, shares = [], [], []
     trained = [s for s in model.senses_in(batch) if model.trains(s)]
@@ -95,7 +96,7 @@ def caption_loss(
         wanted.append(ids[ids >= 0])
         shares.append(share[ids >= 0])
     if not sum(map(len, wanted)):
-        return torch.zeros(())
+        return nothing()
     return _word_loss(
         model, torch.cat(said), torch.cat(wanted), captions.used, config, torch.cat(shares)
     )
@@ -157,7 +158,8 @@ def _word_loss(
     shares: Tensor,
 ) -> Tensor:
     """tokens ``[N, D]`` that are each to be the share ([N]) of a row (``wanted`` [N]) of the
-    embedding matrix; used: all rows that are ever wanted, in order."""
+    embedding matrix; used: all rows that are ever wanted, in order. Over the processes the losses
+    sum to the mean over all their tokens."""
     backbone = model.backbone
     used = used.to(backbone.device)
     count = backbone.llm.get_input_embeddings().num_embeddings
@@ -171,7 +173,13 @@ def _word_loss(
     meant = table[target] * shares[:, None]
     squared = (tokens - meant).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
-    return loss
+    return loss if processes.count() == 1 else loss * processes.share(len(tokens))
+
+
+def nothing() -> Tensor:
+    """The loss of a process that has no token with a target in this step."""
+    processes.share(0)
+    return torch.zeros(())
 
 
 def build_optimizer(model: Crema, config: AlignmentStageConfig) -> Optimizer:
@@ -183,7 +191,7 @@ def build_optimizer(model: Crema, config: AlignmentStageConfig) -> Optimizer:
 def align(
     model: Crema,
     samples: Sequence[Sample],
-    batches: Callable[[int, int], Iterable[Batch]],
+    batches: Callable[[int, int], Iterable[Batch | None]],
     config: AlignmentStageConfig,
     optimizer: Optimizer,
     *,
@@ -194,28 +202,31 @@ def align(
     """Trains for ``epochs``, one step a batch; gives epoch, step and loss after each.
 
     samples: all of them, for their words. batches: epoch and number of batches to skip -> the rest
-    of its batches; one without any sense that is trained is left out. start: the step to go on
-    from, with the optimizer as it was then.
+    of its batches (None: only other processes have one); a step in which no process has a sense
+    that is trained is left out. start: the step to go on from, with the optimizer as it was then.
     """
     captions = captions_of(model.backbone, samples)
     words = {} if captions is not None else words_of_media(model.backbone, samples)
     for epoch in range(start // steps_per_epoch, config.epochs):
         skip = max(start - epoch * steps_per_epoch, 0)
         for step, batch in enumerate(batches(epoch, skip), start=epoch * steps_per_epoch + skip):
-            if not any(sense in batch.senses for sense in model.senses):
-                continue
-            torch.manual_seed(seed + step)
+            processes.seed(seed + step)
             model.train()
-            if captions is not None:
+            if batch is None or not any(sense in batch.senses for sense in model.senses):
+                loss = nothing()
+            elif captions is not None:
                 loss = caption_loss(model, batch, captions, config)
             else:
                 loss = alignment_loss(model, batch, words, config)
-            if not loss.requires_grad:  # nothing that is trained took part
+            if not any(processes.any_of([loss.requires_grad])):  # nothing that is trained took part
                 continue
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            processes.sum_gradients(p for g in optimizer.param_groups for p in g["params"])
             if config.schedule == "cosine":
                 share = step / (config.epochs * steps_per_epoch)
                 set_rate(optimizer, config.lr * (1 + math.cos(math.pi * share)) / 2)
             optimizer.step()
             optimizer.zero_grad()  # here, so that none is left to what trains next
-            yield epoch, step, loss.item()
+            (whole,) = processes.total([loss.item()])
+            yield epoch, step, whole

@@ -115,8 +115,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def restore(found: Checkpoint, model: Crema, optimizer: Optimizer) -> None:
-    """Puts a checkpoint's weights and optimizer moments in place, all or nothing, and removes what
-    is newer: it is damaged, or :func:`latest` would have found it.
+    """Puts a checkpoint's weights and optimizer moments in place, all or nothing.
 
     Raises WeightsError, naming the file, where it belongs to another model.
     """
@@ -138,8 +137,12 @@ def restore(found: Checkpoint, model: Crema, optimizer: Optimizer) -> None:
     model.load_state_dict(tensors, strict=False)
     optimizer.state.clear()
     optimizer.state.update(moments)
-    every = _all(place.parent)
-    for newer in every[every.index(place) + 1 :]:
+
+
+def discard_newer(found: Checkpoint) -> None:
+    """Removes what is newer: it is damaged, or :func:`latest` would have found it."""
+    every = _all(found.place.parent)
+    for newer in every[every.index(found.place) + 1 :]:
         remove(newer)
 
 

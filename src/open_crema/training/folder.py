@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from open_crema import processes
 from open_crema.errors import ConfigError
 from open_crema.model.files import check_replaceable
 from open_crema.storage import flush, remove, sweep, unwritable
@@ -27,10 +28,13 @@ class RunFolder:
     timing.jsonl   the seconds of each step as it was run, also of those that were run again
     checkpoints/   see :mod:`~open_crema.training.checkpoint`
     model/         the result
+
+    Of several processes only the first writes; in the others nothing here does anything.
     """
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
+        self.writes = processes.rank() == 0
         self.log_file, self.timing_file = self.out / "log.jsonl", self.out / "timing.jsonl"
         self.checkpoints, self.model = self.out / "checkpoints", self.out / "model"
 
@@ -41,6 +45,9 @@ class RunFolder:
         Raises ConfigError where it cannot be written or another process is training into it; the
         lock of a process that has died does not count.
         """
+        if not self.writes:
+            yield
+            return
         check_out(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.out / ".lock", timeout=0)
@@ -62,21 +69,27 @@ class RunFolder:
 
     def discard(self) -> None:
         """Removes the run that is there: first what it would be continued from."""
+        if not self.writes:
+            return
         checkpoint.discard(self.checkpoints)
         remove(self.model)
 
     def begin(self) -> None:
         """Empty logs."""
+        if not self.writes:
+            return
         for file in (self.log_file, self.timing_file):
             file.unlink(missing_ok=True)
 
     def log(self, **line: Any) -> None:
         """Appends a line to the log. Raises WeightsError where the disk is full."""
-        _append(self.log_file, line)
+        if self.writes:
+            _append(self.log_file, line)
 
     def time(self, **line: Any) -> None:
         """Appends a line to the timings. Raises WeightsError where the disk is full."""
-        _append(self.timing_file, line)
+        if self.writes:
+            _append(self.timing_file, line)
 
     def log_bytes(self) -> int:
         """The size of the log, all of which is on the disk by then."""
@@ -91,6 +104,8 @@ class RunFolder:
 
     def rewind(self, size: int) -> None:
         """Drops what was logged by steps that are run again."""
+        if not self.writes:
+            return
         there = self.log_file.stat().st_size if self.log_file.exists() else 0
         if there < size:
             logger.warning("%s: the first %d bytes of it are gone", self.log_file, size - there)

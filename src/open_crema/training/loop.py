@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from open_crema import progress, termination
+from open_crema import processes, progress, termination
 from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch
@@ -45,6 +47,10 @@ class Trainer:
         model/            the result: the best epoch by validation accuracy, else the last
 
     validate: gives at least "accuracy"; None trains without validation.
+
+    Inside :func:`~open_crema.processes.joined` the processes train one model together, each on its
+    own micro-batches of ``batch_size``; the first of them writes all files.
+
     Every random draw is a function of the seed and the step, so a resumed run is the same run: on
     the CPU in fp32, with the same torch and number of threads, bit for bit.
     Raises ConfigError where train.scope=own finds nothing to train, DataError without questions.
@@ -71,7 +77,7 @@ class Trainer:
         self.order = freeze_published(model) if own else list(config.model.senses)
         self.optimizer = build_optimizer(model, config.train)
         batches = math.ceil(len(train.rows(config.train.questions)) / config.train.batch_size)
-        self.steps_per_epoch = math.ceil(batches / config.train.accumulate)
+        self.steps_per_epoch = math.ceil(batches / (config.train.accumulate * processes.count()))
         if config.train.epoch_steps:
             self.steps_per_epoch = min(self.steps_per_epoch, config.train.epoch_steps)
         self.rate = schedule(config.train, self.steps_per_epoch)
@@ -96,11 +102,14 @@ class Trainer:
         with (
             self.folder.alone(),
             _threads(self.config.train.threads),
-            termination.deferred() as self._asked_to_stop,
+            termination.deferred() as asked,
         ):
+            self._asked_to_stop = lambda: any(processes.any_of([asked()]))
             if fresh:  # first of all, so that no later run can continue what was discarded
                 self.folder.discard()
+            processes.wait()  # for the first to have put the folder in order
             last = checkpoint.latest(self.folder.checkpoints)
+            processes.same(self._trained())
             if last is None:
                 self._begin()
             else:
@@ -110,7 +119,8 @@ class Trainer:
             self._train()
             if self.best is None:
                 self._save_model()
-            elif not self.folder.model.exists():
+            processes.wait()  # for the first to have saved it
+            if not self.folder.model.exists():
                 raise WeightsError(
                     f"{self.folder.model}: its best epoch was saved there and is gone; start "
                     "again with --fresh"
@@ -142,24 +152,26 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, advance: Callable[[str], None]) -> None:
         done = self.step - epoch * self.steps_per_epoch
-        for group in self._groups(epoch, skip=done):
+        for group, idle in self._groups(epoch, skip=done):
             start = time.perf_counter()
             group = self._withhold(group, epoch, self.step)
-            torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+            processes.seed(self.config.seed * 1_000_003 + self.step)
             rate = self.rate(self.step)
             set_rate(self.optimizer, rate)
             losses: dict[str, float] = {}
             gradients: dict[str, float] = {}
-            for sub in self._sub_steps(group):
+            for sub in self._sub_steps(group, idle):
                 name = sub.sense or "all"
                 losses[name] = losses.get(name, 0.0) + self._finite(sub)
                 sub.loss.backward()  # type: ignore[no-untyped-call]
                 if sub.last:
-                    gradients |= self._observe(sub, group)
+                    processes.sum_gradients(self._trained())
+                    gradients |= self._observe(sub, group, idle)
                     self._clip()
                     self.optimizer.step()
                     self.optimizer.zero_grad(set_to_none=True)
             self.folder.time(step=self.step, seconds=time.perf_counter() - start)
+            losses = dict(zip(losses, processes.total(list(losses.values())), strict=True))
             for name, loss in losses.items():
                 self.folder.log(
                     kind="step",
@@ -187,44 +199,51 @@ class Trainer:
             )
         return loss
 
-    def _groups(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
-        """Micro-batches of one optimizer step each, without the epoch's first ``skip`` steps."""
+    def _groups(self, epoch: int, skip: int) -> Iterator[tuple[list[Batch], bool]]:
+        """This process's micro-batches of one optimizer step each, without the epoch's first
+        ``skip`` steps; and whether it has none in this step, and another stands for it."""
         train = self.config.train
+        batches = self._own_batches(train.batch_size, epoch, skip * train.accumulate)
+        for _ in range(skip, self.steps_per_epoch):
+            group = list(itertools.islice(batches, train.accumulate))
+            idle = not group
+            if idle:
+                group = [next(self._own_batches(train.batch_size, epoch, 0, first=0))]
+            yield group, idle
+
+    def _own_batches(
+        self, size: int, epoch: int, skip: int, *, first: int | None = None
+    ) -> Iterator[Batch]:
+        """What this process reads of an epoch: of as many micro-batches as there are processes one,
+        the first'th, by default that of its number; without as many rounds as ``skip``."""
+        first, every = processes.rank() if first is None else first, processes.count()
         batches = self.data.batches(
-            train.batch_size,
+            size,
             training=True,
             epoch=epoch,
             seed=self.config.seed,
-            skip=skip * train.accumulate,
-            questions=train.questions,
+            skip=skip * every + first,
+            every=every,
+            questions=self.config.train.questions,
         )
-        group: list[Batch] = []
-        step = skip
         for batch in batches:
-            group.append(batch.to(self.model.backbone.device))
-            if len(group) == train.accumulate:
-                yield group
-                group = []
-                step += 1
-                if step == self.steps_per_epoch:
-                    return
-        if group:
-            yield group
+            yield batch.to(self.model.backbone.device)
 
     def _withhold(self, group: list[Batch], epoch: int, step: int) -> list[Batch]:
         dropout, seed = self.config.train.sense_dropout, self.config.seed
         return withhold(group, dropout, self.model.senses, seed=seed, epoch=epoch, step=step)
 
-    def _sub_steps(self, group: list[Batch]) -> Iterator[SubStep]:
+    def _sub_steps(self, group: list[Batch], idle: bool) -> Iterator[SubStep]:
         """The strategy's sub-steps; forward passes, and only they, run in the given precision."""
         if self.config.train.strategy == "sequential":
             live = self.exits.live(self.order)
             if self.config.train.order == "shuffled":
                 live = shuffled(live, self.config.seed, self.step)
-            subs = sequential(self.model, group, live)
+            subs = sequential(self.model, group, live, idle=idle)
         else:
             apply = self.config.train.exit.joint == "freeze"
-            subs = joint(self.model, group, frozen=self.exits.exited if apply else ())
+            frozen = self.exits.exited if apply else ()
+            subs = joint(self.model, group, frozen=frozen, idle=idle)
         while True:
             with self._autocast():
                 sub = next(subs, None)
@@ -239,21 +258,27 @@ class Trainer:
         # A cast made without a gradient (another sense's tokens) must not serve a pass with one.
         return torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False)
 
-    def _observe(self, sub: SubStep, group: list[Batch]) -> dict[str, float]:
+    def _observe(self, sub: SubStep, group: list[Batch], idle: bool) -> dict[str, float]:
         if sub.sense is not None:
             return {sub.sense: self.exits.observe(sub.sense, self.model.adapter(sub.sense))}
         trained = [s for s in self.model.senses if s in self.order]
-        there = [s for s in trained if any(s in batch.senses for batch in group)]
+        met = [not idle and any(s in batch.senses for batch in group) for s in trained]
+        there = list(itertools.compress(trained, processes.any_of(met)))
         apply = self.config.train.exit.joint == "freeze"
         watched = self.exits.live(there) if apply else there
         return {s: self.exits.observe(s, self.model.adapter(s)) for s in watched}
 
     def _clip(self) -> None:
         if self.config.train.clip > 0:
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip)
+            torch.nn.utils.clip_grad_norm_(self._trained(), self.config.train.clip)
+
+    def _trained(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _end_epoch(self, epoch: int) -> None:
+        if self.validate is not None and processes.count() > 1:
+            # Asked to stop while they wait for each other's part, they could not save any more.
+            self._checkpoint("step", self.step, self.optimizer)
         before = self.exits.state()
         self.exits.end_epoch(epoch)
         line: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "exited": self.exits.exited}
@@ -280,27 +305,21 @@ class Trainer:
         """The alignment stage, from its checkpoint where there is one, up to training's first."""
         stage = self.config.train.alignment
         # A caption is of the media, whichever of the questions about them stands for it.
-        together = self.config.train.questions
-        per_epoch = math.ceil(len(self.data.rows(together)) / stage.batch_size)
+        rows = len(self.data.rows(self.config.train.questions))
+        per_epoch = math.ceil(math.ceil(rows / stage.batch_size) / processes.count())
 
-        def batches(epoch: int, skip: int) -> Iterator[Batch]:
-            found = self.data.batches(
-                stage.batch_size,
-                training=True,
-                epoch=epoch,
-                seed=self.config.seed,
-                skip=skip,
-                questions=together,
-            )
-            for step, batch in enumerate(found, start=skip):
-                yield from self._withhold([batch.to(self.model.backbone.device)], epoch, step)
+        def batches(epoch: int, skip: int) -> Iterator[Batch | None]:
+            found = self._own_batches(stage.batch_size, epoch, skip)
+            for step in range(skip, per_epoch):
+                batch = next(found, None)
+                yield None if batch is None else self._withhold([batch], epoch, step)[0]
 
         if stage.epochs:
             self.model.qformer.requires_grad_(self.config.train.qformer != "frozen")
             optimizer = align.build_optimizer(self.model, stage)
             start = 0 if last is None else last.step
             if last is not None:
-                checkpoint.restore(last, self.model, optimizer)
+                self._restore(last, optimizer)
             steps = align.align(
                 self.model,
                 self.data.samples,
@@ -338,8 +357,10 @@ class Trainer:
             "questions": identity.digest(self.data),
             "log_bytes": self.folder.log_bytes(),
             "computed_by": identity.computed_by(),
+            "processes": processes.count(),
         }
-        checkpoint.save(self.folder.checkpoints, stage, step, self.model, optimizer, state)
+        if self.folder.writes:
+            checkpoint.save(self.folder.checkpoints, stage, step, self.model, optimizer, state)
         if stage == "step" and step == self.best_step:
             self._save_model()
         if self._asked_to_stop():
@@ -349,6 +370,8 @@ class Trainer:
             )
 
     def _save_model(self) -> None:
+        if not self.folder.writes:
+            return
         dtype = torch.bfloat16 if self.config.train.saved == "bf16" else None
         save_pretrained(self.model, self.folder.model, run=self.config, dtype=dtype)
 
@@ -359,6 +382,8 @@ class Trainer:
             differ.append("training questions")
         if state["trained"] != self.order:  # the model of train.init has been replaced
             differ.append("senses to train")
+        if state.get("processes", 1) != processes.count():
+            differ.append("number of processes")
         if differ:
             raise ConfigError(
                 f"{self.folder.out}: holds a run whose {', '.join(differ)} differ from this "
@@ -375,12 +400,18 @@ class Trainer:
         self.folder.rewind(state["log_bytes"])
         if last.stage == "align":
             return
-        checkpoint.restore(last, self.model, self.optimizer)
+        self._restore(last, self.optimizer)
         self.step, self.epochs = last.step, state["epochs"]
         self.best, self.best_step = state["best"], state["best_step"]
         self.exits.restore(state["exits"])
         if self.best_step == self.step:  # killed before it was saved, perhaps
             self._save_model()
+
+    def _restore(self, last: Checkpoint, optimizer: Optimizer) -> None:
+        checkpoint.restore(last, self.model, optimizer)
+        processes.wait()  # for all to have read what the first replaces
+        if self.folder.writes:
+            checkpoint.discard_newer(last)
 
 
 @contextmanager

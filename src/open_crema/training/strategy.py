@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from open_crema.data.sample import Batch
+from open_crema import processes
 from open_crema.errors import ConfigError
 from open_crema.model.crema import Crema
 from open_crema.model.fusion import QueryTokens
@@ -32,8 +33,8 @@ from open_crema.model.fusion import QueryTokens
 @dataclass(frozen=True)
 class SubStep:
     """sense: whose adapter this loss trains (None: all). loss: call ``backward()`` on it; over the
-    micro-batches of one optimizer step the losses sum to the mean over all target tokens. last:
-    whether the optimizer steps now."""
+    micro-batches of one optimizer step, of all processes, the losses sum to the mean over all
+    target tokens. last: whether the optimizer steps now."""
 
     sense: str | None
     loss: Tensor
@@ -41,14 +42,15 @@ class SubStep:
 
 
 def joint(
-    model: Crema, batches: Sequence[Batch], frozen: Collection[str] = ()
+    model: Crema, batches: Sequence[Batch], frozen: Collection[str] = (), *, idle: bool = False
 ) -> Iterator[SubStep]:
     """All senses at once; batches are the micro-batches of one optimizer step.
 
-    frozen: senses that take part but are not trained (they have exited).
+    frozen: senses that take part but are not trained (they have exited). idle: only other
+    processes have micro-batches left; these stand for none, and their loss is 0.
     """
     given = {s for s in model.senses if s in frozen or not model.trains(s)}
-    shares = _shares(model, batches)
+    shares = _shares(model, batches, idle)
     for i, batch in enumerate(batches):
         model.train()
         tokens = {
@@ -59,11 +61,13 @@ def joint(
         yield SubStep(None, _rooted(loss), last=i == len(batches) - 1)
 
 
-def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> Iterator[SubStep]:
+def sequential(
+    model: Crema, batches: Sequence[Batch], order: Sequence[str], *, idle: bool = False
+) -> Iterator[SubStep]:
     """One sense after the other, each with its own optimizer step; a sense that is in none of the
-    micro-batches is skipped. Later senses see the earlier ones' updates.
+    micro-batches of any process is skipped. Later senses see the earlier ones' updates.
 
-    order: the live senses, in the order of their sub-steps.
+    order: the live senses, in the order of their sub-steps. idle: as in :func:`joint`.
     Raises ConfigError when the shared Q-Former is trainable: no sense's tokens could be reused.
     """
     if any(p.requires_grad for p in model.qformer.parameters()):
@@ -78,10 +82,11 @@ def sequential(model: Crema, batches: Sequence[Batch], order: Sequence[str]) -> 
         )
     model.train()
     there = [model.senses_in(batch) for batch in batches]
-    turns = [s for s in order if any(s in own for own in there) and model.trains(s)]
+    met = processes.any_of([not idle and any(s in own for own in there) for s in order])
+    turns = [s for s, has in zip(order, met, strict=True) if has and model.trains(s)]
     if not turns:
         return
-    shares = _shares(model, batches)
+    shares = _shares(model, batches, idle)
     # The first sense's tokens are not needed before its own sub-step makes them.
     known = [
         {s: _settled(model, s, batch) for s in own if s != turns[0]}
@@ -130,9 +135,13 @@ def _rooted(loss: Tensor) -> Tensor:
     return loss if loss.requires_grad else loss.detach().requires_grad_()
 
 
-def _shares(model: Crema, batches: Sequence[Batch]) -> list[float]:
-    """Each micro-batch's share of the target tokens, so that the sum is the large batch's mean."""
-    if len(batches) == 1:
+def _shares(model: Crema, batches: Sequence[Batch], idle: bool) -> list[float]:
+    """Each micro-batch's share of the target tokens of all processes, so that the sum is the large
+    batch's mean."""
+    if len(batches) == 1 and processes.count() == 1:
         return [1.0]
     counts = [sum(len(t) for own in model.targets(batch) for t in own) for batch in batches]
-    return [count / sum(counts) for count in counts]
+    if idle:
+        counts = [0] * len(counts)
+    (whole,) = processes.total([sum(counts)])
+    return [count / whole for count in counts]
