@@ -13,7 +13,6 @@ from rich.table import Table
 
 from open_crema.cli.arguments import command
 from open_crema.errors import ConfigError, CremaError, did_you_mean
-from open_crema.storage import write_json
 from open_crema.termination import at_once
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ def _audit(options: argparse.Namespace) -> None:
         )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
+        from open_crema.storage import write_json
+
         write_json(options.out / "audit.json", _report(options, found))
         text = _markdown(options, found)
         (options.out / "audit.md").write_text(text, encoding="utf-8")

@@ -33,11 +33,13 @@ def items(count: int = 10, presence: Any = PRESENCE) -> list[tiny.Item]:
 
 
 def trainer(out: Path, data: Questions | None = None, *, validate=None, **train) -> Trainer:
-    """A tiny run: 10 questions in batches of 3, dropout on; train: of TrainConfig, as data."""
+    """A tiny run: 10 questions in batches of 3, dropout on unless 0 is given; train: of
+    TrainConfig, as data."""
     seed = train.pop("seed", 3)
     senses = train.pop("senses", SENSES)
     shape = train.pop("model", {})
-    model = tiny.crema(*senses, dropout=0.1, stirred=False, **shape)
+    dropout = train.pop("dropout", 0.1)
+    model = tiny.crema(*senses, dropout=dropout, stirred=False, **shape)
     plain = {"epochs": 3, "batch_size": 3, "lr": 0.01, "warmup_steps": 2, **train}
     config = configuration.from_dict(
         {"seed": seed, "model": configuration.to_dict(model.config), "train": plain}
