@@ -1,5 +1,5 @@
-"""Several processes that train together, as torchrun would start them: forked, on the CPU, joined by
-gloo on this machine."""
+"""Several processes that train together as torchrun would start them: forked, on the CPU, joined
+by gloo on this machine."""
 
 from __future__ import annotations
 

@@ -274,6 +274,9 @@ class AlignmentStageConfig:
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
     temperature: Positive = 0.05
     mse_weight: NotNegative = 0.1
+    # Above 0, training through the LLM adds this loss of each trained sense's captions with this
+    # weight: tokens go on being words that the LLM can read.
+    keep: NotNegative = 0.0
 
 
 @checked(frozen=True, config=_FORBID)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from open_crema.config import AlignmentStageConfig
 from open_crema.data.sample import Batch, Sample
 from open_crema.errors import DataError
 from open_crema.model.crema import Crema
+from open_crema.model.fusion import QueryTokens
 from open_crema.training.optimizer import set_rate
 from open_crema.training.words import token_of
 
@@ -68,19 +70,33 @@ def captions_of(backbone: Backbone, samples: Sequence[Sample]) -> Captions | Non
     return Captions(ids, shares, torch.tensor(sorted({i for i, _ in known.values()})))
 
 
+def trained_tokens(model: Crema, batch: Batch) -> dict[str, QueryTokens]:
+    """Without the senses of which nothing is trained."""
+    trained = [s for s in model.senses_in(batch) if model.trains(s)]
+    return {s: model.query(s, batch.senses[s]) for s in trained}
+
+
+class WordLoss(NamedTuple):
+    """loss: a mean over so many tokens; 0 of none."""
+
+    loss: Tensor
+    tokens: int
+
+
 def caption_loss(
-    model: Crema, batch: Batch, captions: Captions, config: AlignmentStageConfig
-) -> Tensor:
-    """As :func:`alignment_loss`, for each sense's own query tokens before the fusion.
+    model: Crema,
+    tokens: Mapping[str, QueryTokens],
+    batch: Batch,
+    captions: Captions,
+    config: AlignmentStageConfig,
+) -> WordLoss:
+    """As :func:`alignment_loss`, for senses' own query tokens, before the fusion.
 
     Query token q of a segment stands for word q of its sense's caption of that part of the clip;
-    queries beyond the caption, and senses without one, have no target. Senses of which nothing is
-    trained are left out. 0 where nothing has a target.
+    queries beyond the caption, and senses without one, have no target.
     """
     said, wanted, shares = [], [], []
-    trained = [s for s in model.senses_in(batch) if model.trains(s)]
-    for sense in trained:
-        query = model.query(sense, batch.senses[sense])
+    for sense, query in tokens.items():
         ids = torch.full(query.tokens.shape[:3], -1)
         share = torch.ones(ids.shape)
         for row, media in enumerate(map(_media, batch.samples)):
@@ -96,7 +112,7 @@ def caption_loss(
         wanted.append(ids[ids >= 0])
         shares.append(share[ids >= 0])
     if not sum(map(len, wanted)):
-        return nothing()
+        return WordLoss(torch.zeros(()), 0)
     return _word_loss(
         model, torch.cat(said), torch.cat(wanted), captions.used, config, torch.cat(shares)
     )
@@ -126,7 +142,7 @@ def _media(sample: Sample) -> Media:
 
 def alignment_loss(
     model: Crema, batch: Batch, words: Words, config: AlignmentStageConfig
-) -> Tensor:
+) -> WordLoss:
     """Mean over the LLM's input tokens of a cross-entropy and a squared error to the right row.
 
     Query token q of a segment stands for word ``q mod n`` of the clip's n words. The cross-entropy
@@ -156,10 +172,9 @@ def _word_loss(
     used: Tensor,
     config: AlignmentStageConfig,
     shares: Tensor,
-) -> Tensor:
+) -> WordLoss:
     """tokens ``[N, D]`` that are each to be the share ([N]) of a row (``wanted`` [N]) of the
-    embedding matrix; used: all rows that are ever wanted, in order. Over the processes the losses
-    sum to the mean over all their tokens."""
+    embedding matrix; used: all rows that are ever wanted, in order."""
     backbone = model.backbone
     used = used.to(backbone.device)
     count = backbone.llm.get_input_embeddings().num_embeddings
@@ -169,17 +184,12 @@ def _word_loss(
     unit = functional.normalize(table, dim=1)
     scale = table[: len(used)].square().sum(dim=1).mean()
     target = torch.searchsorted(used, wanted)
-    logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
+    with torch.autocast(tokens.device.type, enabled=False):  # over the temperature, bf16 is coarse
+        logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
     meant = table[target] * shares[:, None]
     squared = (tokens - meant).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
-    return loss if processes.count() == 1 else loss * processes.share(len(tokens))
-
-
-def nothing() -> Tensor:
-    """The loss of a process that has no token with a target in this step."""
-    processes.share(0)
-    return torch.zeros(())
+    return WordLoss(loss, len(tokens))
 
 
 def build_optimizer(model: Crema, config: AlignmentStageConfig) -> Optimizer:
@@ -212,12 +222,15 @@ def align(
         for step, batch in enumerate(batches(epoch, skip), start=epoch * steps_per_epoch + skip):
             processes.seed(seed + step)
             model.train()
-            if batch is None or not any(sense in batch.senses for sense in model.senses):
-                loss = nothing()
-            elif captions is not None:
-                loss = caption_loss(model, batch, captions, config)
-            else:
-                loss = alignment_loss(model, batch, words, config)
+            loss, count = torch.zeros(()), 0
+            if batch is not None and model.senses_in(batch):
+                if captions is not None:
+                    tokens = trained_tokens(model, batch)
+                    loss, count = caption_loss(model, tokens, batch, captions, config)
+                else:
+                    loss, count = alignment_loss(model, batch, words, config)
+            if processes.count() > 1:
+                loss = loss * processes.share(count)
             if not any(processes.any_of([loss.requires_grad])):  # nothing that is trained took part
                 continue
             if loss.requires_grad:

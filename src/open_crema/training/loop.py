@@ -24,6 +24,7 @@ from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
 from open_crema.model.files import save_pretrained
+from open_crema.model.fusion import QueryTokens
 from open_crema.termination import Stopped
 from open_crema.training import align, checkpoint, identity
 from open_crema.training.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ from open_crema.training.early_exit import EarlyExit
 from open_crema.training.folder import RunFolder
 from open_crema.training.optimizer import build_optimizer, schedule, set_rate
 from open_crema.training.scope import freeze_published
-from open_crema.training.strategy import SubStep, joint, sequential
+from open_crema.training.strategy import Also, SubStep, joint, sequential
 
 Validate = Callable[[Crema], Mapping[str, float]]
 
@@ -82,6 +83,7 @@ class Trainer:
             self.steps_per_epoch = min(self.steps_per_epoch, config.train.epoch_steps)
         self.rate = schedule(config.train, self.steps_per_epoch)
         self.exits = EarlyExit(config.train.exit)
+        self._also = self._words_kept()
         self.step = 0
         self.epochs = 0  # those that are over, with their validation
         self.best: float | None = None
@@ -239,17 +241,32 @@ class Trainer:
             live = self.exits.live(self.order)
             if self.config.train.order == "shuffled":
                 live = shuffled(live, self.config.seed, self.step)
-            subs = sequential(self.model, group, live, idle=idle)
+            subs = sequential(self.model, group, live, idle=idle, also=self._also)
         else:
             apply = self.config.train.exit.joint == "freeze"
             frozen = self.exits.exited if apply else ()
-            subs = joint(self.model, group, frozen=frozen, idle=idle)
+            subs = joint(self.model, group, frozen=frozen, idle=idle, also=self._also)
         while True:
             with self._autocast():
                 sub = next(subs, None)
             if sub is None:
                 return
             yield sub
+
+    def _words_kept(self) -> Also | None:
+        stage = self.config.train.alignment
+        if not stage.keep:
+            return None
+        captions = align.captions_of(self.model.backbone, self.data.samples)
+        if captions is None:
+            raise ConfigError(
+                f"train.alignment.keep={stage.keep}: no training question has captions; give it 0"
+            )
+
+        def loss(tokens: Mapping[str, QueryTokens], batch: Batch) -> Tensor:
+            return stage.keep * align.caption_loss(self.model, tokens, batch, captions, stage).loss
+
+        return loss
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.train.precision == "fp32":

@@ -17,17 +17,20 @@ reused until their adapter has moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from open_crema.data.sample import Batch
 from open_crema import processes
+from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError
 from open_crema.model.crema import Crema
 from open_crema.model.fusion import QueryTokens
+
+# What is added to the LLM's loss of a micro-batch: of the query tokens that are trained.
+Also = Callable[[Mapping[str, QueryTokens], Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,18 @@ class SubStep:
 
 
 def joint(
-    model: Crema, batches: Sequence[Batch], frozen: Collection[str] = (), *, idle: bool = False
+    model: Crema,
+    batches: Sequence[Batch],
+    frozen: Collection[str] = (),
+    *,
+    idle: bool = False,
+    also: Also | None = None,
 ) -> Iterator[SubStep]:
     """All senses at once; batches are the micro-batches of one optimizer step.
 
     frozen: senses that take part but are not trained (they have exited). idle: only other
-    processes have micro-batches left; these stand for none, and their loss is 0.
+    processes have micro-batches left; these stand for none, and their loss is 0. also: a loss
+    that is added to the LLM's.
     """
     given = {s for s in model.senses if s in frozen or not model.trains(s)}
     shares = _shares(model, batches, idle)
@@ -57,17 +66,25 @@ def joint(
             sense: (_settled if sense in given else _live)(model, sense, batch)
             for sense in model.senses_in(batch)
         }
-        loss = model.answer(tokens, batch).loss * shares[i]
+        loss = model.answer(tokens, batch).loss
+        if also is not None:
+            loss = loss + also({s: x for s, x in tokens.items() if s not in given}, batch)
+        loss = loss * shares[i]
         yield SubStep(None, _rooted(loss), last=i == len(batches) - 1)
 
 
 def sequential(
-    model: Crema, batches: Sequence[Batch], order: Sequence[str], *, idle: bool = False
+    model: Crema,
+    batches: Sequence[Batch],
+    order: Sequence[str],
+    *,
+    idle: bool = False,
+    also: Also | None = None,
 ) -> Iterator[SubStep]:
     """One sense after the other, each with its own optimizer step; a sense that is in none of the
     micro-batches of any process is skipped. Later senses see the earlier ones' updates.
 
-    order: the live senses, in the order of their sub-steps. idle: as in :func:`joint`.
+    order: the live senses, in the order of their sub-steps. idle, also: as in :func:`joint`.
     Raises ConfigError when the shared Q-Former is trainable: no sense's tokens could be reused.
     """
     if any(p.requires_grad for p in model.qformer.parameters()):
@@ -95,10 +112,11 @@ def sequential(
     for turn, sense in enumerate(turns):
         for i, batch in enumerate(batches):
             _train_only(model, sense)
-            tokens = dict(known[i])
-            if sense in there[i]:
-                tokens[sense] = _live(model, sense, batch)
-            loss = model.answer(tokens, batch).loss * shares[i]
+            live = {sense: _live(model, sense, batch)} if sense in there[i] else {}
+            loss = model.answer(known[i] | live, batch).loss
+            if also is not None:
+                loss = loss + also(live, batch)
+            loss = loss * shares[i]
             yield SubStep(sense, _rooted(loss), last=i == len(batches) - 1)
         if turn < len(turns) - 1:  # its adapter has moved; the other senses need its new tokens
             for i, batch in enumerate(batches):

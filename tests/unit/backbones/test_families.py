@@ -241,7 +241,7 @@ def test_alignment_is_to_rows_as_the_llm_reads_them(backbone):
     def loss(weight: float) -> float:
         torch.manual_seed(0)
         config = AlignmentStageConfig(mse_weight=weight, random_rows=4)
-        return float(alignment_loss(model, batch, words, config).detach())
+        return float(alignment_loss(model, batch, words, config).loss.detach())
 
     assert loss(100.0) == pytest.approx(loss(0.0), abs=1e-4)
 

@@ -92,7 +92,7 @@ def test_the_loss_is_the_plain_one(kind, mse_weight):
                     squared = (token - rows[right]).square().sum() / scale
                     total += float(mse_weight * squared - logs[used.index(right)])
                     count += 1
-        found = alignment_loss(model, batch, words, config)
+        found = alignment_loss(model, batch, words, config).loss
     assert count > 20
     assert float(found) == pytest.approx(total / count, rel=1e-4)
 
@@ -104,7 +104,7 @@ def test_other_rows_compete_with_the_words():
 
     def loss(random_rows: int) -> float:
         config = AlignmentStageConfig(random_rows=random_rows, mse_weight=0.0)
-        return alignment_loss(model, batch, words, config).item()
+        return alignment_loss(model, batch, words, config).loss.item()
 
     assert loss(100) > loss(0) + 0.1
 
@@ -114,8 +114,8 @@ def test_a_clip_s_loss_is_the_same_alone_and_in_a_batch():
     words = words_of_media(model.backbone, SAMPLES)
     config = AlignmentStageConfig(random_rows=0)
     tokens = [3 * (2 + 2), 3, 3 * (3 + 3), 3 * 2]  # video and, where there is audio, fused ones
-    alone = [alignment_loss(model, batch_of(c), words, config).item() for c in CLIPS]
-    together = alignment_loss(model, batch_of(*CLIPS), words, config).item()
+    alone = [alignment_loss(model, batch_of(c), words, config).loss.item() for c in CLIPS]
+    together = alignment_loss(model, batch_of(*CLIPS), words, config).loss.item()
     mean = sum(a * n for a, n in zip(alone, tokens, strict=True)) / sum(tokens)
     assert together == pytest.approx(mean, rel=1e-4)
 

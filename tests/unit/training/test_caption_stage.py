@@ -11,10 +11,19 @@ from test_align import CLIPS, ids, run
 from torch.nn import functional
 
 import tiny
-from open_crema.config import AlignmentStageConfig
+from open_crema.config import AlignmentStageConfig, from_dict
 from open_crema.data.sample import Batch, Sample
-from open_crema.training.align import align, build_optimizer, caption_loss, captions_of
+from open_crema.errors import ConfigError
+from open_crema.training.align import (
+    align,
+    build_optimizer,
+    caption_loss,
+    captions_of,
+    trained_tokens,
+)
+from open_crema.training.loop import Trainer
 from open_crema.training.words import SOFT
+from tiny import Questions
 
 QUERIES = 3  # of the tiny models
 # One part, or one a segment, or fewer or more parts than segments; shorter and longer than QUERIES.
@@ -68,6 +77,10 @@ def test_words_that_begin_alike_are_one_row_that_does_not_compete_with_itself():
     assert captions.used.tolist() == ids("left")
 
 
+def loss_of(model, batch, captions, config):
+    return caption_loss(model, trained_tokens(model, batch), batch, captions, config).loss
+
+
 def test_a_word_in_parentheses_is_said_softly():
     said = {0: {"video": (("red", "(dog)", "(red)"),)}}
     model = tiny.crema("video", "audio")
@@ -86,7 +99,7 @@ def test_a_word_in_parentheses_is_said_softly():
         tokens = query.tokens[0, query.segments[0]]
         meant = rows[captions.ids[media]["video"][0]] * torch.tensor([1, SOFT, SOFT])[:, None]
         expected = (tokens - meant).square().sum(dim=2).mean() / scale
-        found = caption_loss(model, batch, captions, squared) / 1e6
+        found = loss_of(model, batch, captions, squared) / 1e6
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
 
 
@@ -125,9 +138,10 @@ def test_the_loss_is_the_plain_one(kind):
                         squared = (token - rows[right]).square().sum() / scale
                         total += float(0.7 * squared - logs[used.index(right)])
                         count += 1
-        found = caption_loss(model, batch, captions, PLAIN)
-    # Segments times words: video 2 * 3, 1 * 3, 3 * 2; audio 1 * 1, 2 * 3, 2 * 2.
-    assert count == 6 + 3 + 6 + 1 + 6 + 4
+        found = loss_of(model, batch, captions, PLAIN)
+        # Segments times words: video 2 * 3, 1 * 3, 3 * 2; audio 1 * 1, 2 * 3, 2 * 2.
+        told_of = caption_loss(model, trained_tokens(model, batch), batch, captions, PLAIN).tokens
+    assert count == told_of == 6 + 3 + 6 + 1 + 6 + 4
     assert float(found) == pytest.approx(total / count, rel=1e-4)
 
 
@@ -135,11 +149,11 @@ def test_queries_beyond_the_caption_and_clips_without_one_have_no_target():
     model = tiny.crema("video", "audio")
     batch, samples = told({0: {"video": (("red",),)}})
     captions = captions_of(model.backbone, samples)
-    before = caption_loss(model, batch, captions, PLAIN)
+    before = loss_of(model, batch, captions, PLAIN)
     with torch.no_grad():
         for name in ("video", "audio"):
             batch.senses[name].tokens[1:] += 1.0
-    torch.testing.assert_close(caption_loss(model, batch, captions, PLAIN), before)
+    torch.testing.assert_close(loss_of(model, batch, captions, PLAIN), before)
     before.backward()
     assert model.adapter("video").queries.grad.abs().sum() > 0
     grad = model.adapter("audio").queries.grad
@@ -150,7 +164,7 @@ def test_a_batch_in_which_nothing_has_a_caption_gives_no_loss():
     model = tiny.crema("video", "audio")
     _, samples = told({0: {"video": (("red",),)}})
     captions = captions_of(model.backbone, samples)
-    loss = caption_loss(model, tiny.batch(CLIPS[1], CLIPS[3]), captions, PLAIN)
+    loss = loss_of(model, tiny.batch(CLIPS[1], CLIPS[3]), captions, PLAIN)
     assert loss.item() == 0.0
     assert not loss.requires_grad
 
@@ -162,9 +176,9 @@ def test_a_sense_that_is_withheld_is_not_told_of():
     captions = captions_of(model.backbone, samples)
     kept = [{"video"}, {"video"}, {"audio"}, {"audio"}]
     less = batch.where(kept)
-    loss = caption_loss(model, less, captions, PLAIN)
+    loss = loss_of(model, less, captions, PLAIN)
     alone = [
-        caption_loss(model, tiny.batch(clip).only(own), captions, PLAIN)
+        loss_of(model, tiny.batch(clip).only(own), captions, PLAIN)
         for clip, own in zip(captioned(), kept, strict=True)
     ]
     counts = [6, 3, 6, 4]
@@ -179,10 +193,10 @@ def test_senses_of_which_nothing_is_trained_are_left_out(qformer):
     model.qformer.requires_grad_(qformer)
     batch, samples = told()
     captions = captions_of(model.backbone, samples)
-    loss = caption_loss(model, batch, captions, PLAIN)
-    left = caption_loss(model, batch.only(["audio"]), captions, PLAIN)
+    loss = loss_of(model, batch, captions, PLAIN)
+    left = loss_of(model, batch.only(["audio"]), captions, PLAIN)
     assert torch.allclose(loss, left) != qformer
-    nothing = caption_loss(model, batch.only(["video"]), captions, PLAIN)
+    nothing = loss_of(model, batch.only(["video"]), captions, PLAIN)
     assert nothing.requires_grad == qformer
 
 
@@ -228,3 +242,30 @@ def test_the_rate_of_a_cosine_falls_to_nothing_at_its_end():
     assert rates("cosine") == pytest.approx(expected)
     assert rates("cosine", start=1) == pytest.approx(expected[1:])
     assert rates("constant") == [0.08] * 4
+
+
+@pytest.mark.parametrize("strategy", ["joint", "sequential"])
+def test_words_are_kept_in_training_through_the_llm(tmp_path, strategy):
+    """After the same steps the tokens are nearer to their words than without."""
+    losses = []
+    for keep in (0.0, 3.0):
+        model = tiny.crema("video", "audio", stirred=False)
+        data = Questions(captioned())
+        alignment = {"keep": keep, "random_rows": 0, "mse_weight": 0.7}
+        train = {"strategy": strategy, "epochs": 15, "lr": 0.01, "warmup_steps": 0}
+        config = from_dict({"train": {**train, "batch_size": 4, "alignment": alignment}})
+        config = replace(config, model=model.config)
+        Trainer(model, config, data, tmp_path / f"{keep}").run()
+        captions = captions_of(model.backbone, data.samples)
+        batch = tiny.batch(*data.items)
+        with torch.no_grad():
+            losses.append(loss_of(model.eval(), batch, captions, PLAIN).item())
+    assert losses[1] < losses[0] - 1
+
+
+def test_words_cannot_be_kept_where_nothing_is_told(tmp_path):
+    model = tiny.crema("video", "audio", stirred=False)
+    config = from_dict({"train": {"alignment": {"keep": 0.3}}})
+    config = replace(config, model=model.config)
+    with pytest.raises(ConfigError, match=r"alignment\.keep"):
+        Trainer(model, config, Questions(list(CLIPS)), tmp_path)

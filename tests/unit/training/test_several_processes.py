@@ -42,7 +42,9 @@ def assert_alike(one: Path, other: Path) -> None:
     first, second = of_model(one), of_model(other)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=2e-6, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            second[name], tensor, atol=2e-6, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+        )
     for a, b in zip(log(one), log(other), strict=True):
         for key in ("kind", "step", "epoch", "sense", "lr", "exited"):
             assert a.get(key) == b.get(key)
@@ -117,7 +119,9 @@ def test_alignment_as_with_larger_batches(tmp_path, data):
     together(2, lambda rank: run(other, 2))
     first, second = of_model(one), of_model(other)
     for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            second[name], tensor, atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+        )
     assert [x["loss"] for x in of_kind(other, "align")] == pytest.approx(
         [x["loss"] for x in of_kind(one, "align")], rel=1e-4
     )
@@ -203,15 +207,16 @@ def test_words_of_processes_weigh_as_their_number(tmp_path):
     data = Captioned(5)
     told = align.captions_of(model.backbone, data.samples)
 
-    def loss(*places: int) -> torch.Tensor:
+    def loss(*places: int) -> align.WordLoss:
         torch.manual_seed(0)
         batch = tiny.batch(*(data.items[i] for i in places))
-        return align.caption_loss(model, batch, told, stage).detach()
+        return align.caption_loss(model, align.trained_tokens(model, batch), batch, told, stage)
 
-    whole = float(loss(0, 1, 2))
+    whole = loss(0, 1, 2).loss.item()
 
     def work(rank: int) -> None:
-        part = float(loss(0, 1) if rank == 0 else loss(2))
-        assert processes.total([part])[0] == pytest.approx(whole, rel=1e-5)
+        part = loss(0, 1) if rank == 0 else loss(2)
+        weighted = part.loss.item() * processes.share(part.tokens)
+        assert processes.total([weighted])[0] == pytest.approx(whole, rel=1e-5)
 
     together(2, work)

@@ -481,3 +481,33 @@ def test_autocast_around_each_sub_step_gives_every_sense_its_gradient():
 def test_an_order_that_names_a_sense_the_model_has_not_is_refused_by_name():
     with pytest.raises(ConfigError, match="audio"):
         list(sequential(tiny.crema("video"), make_batches()[:1], ["video", "audio"]))
+
+
+@pytest.mark.parametrize("strategy", [joint, sequential])
+def test_a_loss_of_the_trained_tokens_is_added(strategy):
+    """In each micro-batch's share, and of no sense that is not trained in the sub-step."""
+    model = tiny.crema("video", "audio", "flow")
+    model.adapter("flow").requires_grad_(False)
+    batches = [
+        tiny.batch(tiny.item(1, video=2, audio=2, flow=2), tiny.item(2, video=1)),
+        tiny.batch(tiny.item(3, audio=2, answer="two dogs")),
+    ]
+    order = [] if strategy is joint else [["video", "audio"]]
+    plain = [sub.loss.item() for sub in strategy(model, batches, *order)]
+    asked = []
+
+    def also(tokens, batch):
+        place = next(i for i, one in enumerate(batches) if one is batch)
+        asked.append((place, sorted(tokens)))
+        return sum(float(s == "audio") + 10 for s in tokens)
+
+    found = [sub.loss.item() for sub in strategy(model, batches, *order, also=also)]
+    counts = [sum(len(t) for own in model.targets(batch) for t in own) for batch in batches]
+    first, second = (count / sum(counts) for count in counts)
+    if strategy is joint:
+        assert asked == [(0, ["audio", "video"]), (1, ["audio"])]
+        added = [21 * first, 11 * second]
+    else:
+        assert asked == [(0, ["video"]), (1, []), (0, ["audio"]), (1, ["audio"])]
+        added = [10 * first, 0, 11 * first, 11 * second]
+    assert [f - p for f, p in zip(found, plain, strict=True)] == pytest.approx(added, abs=1e-5)
