@@ -42,6 +42,10 @@ def joined() -> Iterator[None]:
         yield
         return
     import torch
+
+    # Imported later (as transformers does), its functions would keep the group as a default
+    # argument: its threads would never end, and now and then abort the process at exit.
+    import torch.distributed.nn.functional
     from torch import distributed
 
     backend = "gloo"

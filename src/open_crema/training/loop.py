@@ -364,6 +364,15 @@ class Trainer:
 
     def _checkpoint(self, stage: str, step: int, optimizer: Optimizer) -> None:
         """Saves where the run is; here it ends if it has been asked to."""
+        if self.folder.writes:
+            self._write_checkpoint(stage, step, optimizer)
+        if self._asked_to_stop():
+            raise Stopped(
+                f"{self.folder.out}: stopped by SIGTERM and saved ({stage} {step}); run the same "
+                "command again to continue"
+            )
+
+    def _write_checkpoint(self, stage: str, step: int, optimizer: Optimizer) -> None:
         state = {
             "exits": self.exits.state(),
             "epochs": self.epochs,
@@ -376,15 +385,9 @@ class Trainer:
             "computed_by": identity.computed_by(),
             "processes": processes.count(),
         }
-        if self.folder.writes:
-            checkpoint.save(self.folder.checkpoints, stage, step, self.model, optimizer, state)
+        checkpoint.save(self.folder.checkpoints, stage, step, self.model, optimizer, state)
         if stage == "step" and step == self.best_step:
             self._save_model()
-        if self._asked_to_stop():
-            raise Stopped(
-                f"{self.folder.out}: stopped by SIGTERM and saved ({stage} {step}); run the same "
-                "command again to continue"
-            )
 
     def _save_model(self) -> None:
         if not self.folder.writes:
