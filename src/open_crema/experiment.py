@@ -188,6 +188,7 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     validation.
     """
     check_out(config.out)
+    _check_devices(config)
     if config.data.train is None and not _epochs(config):
         return _save_as_it_starts(config, fresh=fresh)
     check_held_out(config)
@@ -216,6 +217,21 @@ def train(config: Config, *, fresh: bool = False) -> Path:
     if log.exists() and processes.rank() == 0:  # a run of no epochs has none
         curves(log, log.with_name("curves.png"))
     return folder
+
+
+def _check_devices(config: Config) -> None:
+    """Raises ConfigError where several processes would share a device that is meant for one."""
+    own = (None, "cpu", "cuda")
+    given = {
+        "model.loading.device_map": config.model.loading.device_map,
+        "model.encoders.device": config.model.encoders.device,
+    }
+    for key, device in given.items():
+        if processes.count() > 1 and device not in own:
+            raise ConfigError(
+                f"{key}={device}: of {processes.count()} processes each needs a device of its own; "
+                "give cuda, which is each one's own GPU"
+            )
 
 
 def _epochs(config: Config) -> int:

@@ -13,7 +13,7 @@ from test_loop import EXIT, items, log, of_kind, trainer
 
 import tiny
 from open_crema import config as configuration
-from open_crema import processes
+from open_crema import experiment, processes
 from open_crema.data.sample import Sample
 from open_crema.errors import ConfigError
 from open_crema.storage import read_tensors
@@ -220,3 +220,18 @@ def test_words_of_processes_weigh_as_their_number(tmp_path):
         assert processes.total([weighted])[0] == pytest.approx(whole, rel=1e-5)
 
     together(2, work)
+
+
+@pytest.mark.parametrize("key", ["model.loading.device_map", "model.encoders.device"])
+@pytest.mark.parametrize("device", ["cuda:1", "auto"])
+def test_a_device_for_one_process_is_refused(tmp_path, key, device):
+    config = configuration.override(
+        configuration.from_dict({"out": str(tmp_path / "run")}), [f"{key}={device}"]
+    )
+
+    def work(rank: int) -> None:
+        with pytest.raises(ConfigError, match=f"{key}={device}: of 2 processes"):
+            experiment.train(config)
+
+    together(2, work)
+    assert not (tmp_path / "run").exists()
