@@ -150,6 +150,37 @@ def test_from_official_files_to_a_score(task, tmp_path, capsys):
     assert "<img" in page or "<audio" in page or task == "scanqa"
 
 
+@pytest.mark.parametrize(
+    ("task", "kind", "senses"),
+    [
+        ("music_avqa", "audio_first", ["video", "audio"]),
+        ("sqa3d", "point_colour", ["video", "point"]),
+        ("nextqa", "video_colour", ["video", "flow"]),
+    ],
+)
+def test_senseqa_in_the_layout_of_a_benchmark(task, kind, senses, tmp_path, capsys):
+    """Media that show what is asked, checked, trained on and scored as that benchmark's."""
+    for split in ("train", "test"):
+        command = ["data", "make", "senseqa", "--n", "4", "--types", kind, "--split", split]
+        assert cli.main([*command, "--out", str(tmp_path / split)]) == 0
+    folders = {split: tmp_path / split / "official" / task for split in ("train", "test")}
+    capsys.readouterr()
+    check = ["data", "check", task, "--annotations", str(folders["test"])]
+    assert cli.main([*check, "--media", str(folders["test"]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["questions"] == 4
+    assert all(one["missing"] == {} for one in found["media"].values())
+    assert set(found["media"]) >= set(senses) - {"flow"}
+
+    data = {split: str(folder) for split, folder in folders.items()}
+    run = configuration(task, tmp_path, senses, **data, media_root=None)
+    assert cli.main(["train", str(run)]) == 0
+    results = tmp_path / "results"
+    assert cli.main(["eval", str(run), "--no-drop-one", "--out", str(results)]) == 0
+    said = json.loads((results / "results.json").read_text())
+    assert (said["expected"], said["scored"], said["absent"]) == (4, 4, {})
+
+
 def test_zero_shot_with_senses_from_the_command_line(tmp_path, capsys):
     """The base that ships, on two benchmarks that it was never trained on."""
     lay_out("music_avqa", tmp_path)

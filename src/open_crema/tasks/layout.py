@@ -6,6 +6,7 @@
     MEDIA/audio/NAME.wav       any other sense's own file, or a folder of pictures, in the folder
     MEDIA/flow/NAME/           that is called as the sense is (or with an "s")
     MEDIA/rgbd/NAME/           an RGB-D scene: video, depth, normals and points in one
+    MEDIA/scans/NAME/          a scan of ScanNet's: its points are NAME_vh_clean_2.ply
 
 NAME is what the benchmark calls the clip, without extension; any kind of file that the sense's
 reader takes will do. A sense without a folder is made from the video where an expert can.
@@ -22,6 +23,7 @@ from open_crema.media.cloud import CLOUD_SUFFIXES
 from open_crema.media.source import CONTAINER_SUFFIXES, KNOWN_SUFFIXES, VIDEO_SUFFIXES
 
 RGBD = "rgbd"
+_SCANS = "scans", "_vh_clean_2"
 _SUFFIXES = {
     "video": VIDEO_SUFFIXES,
     "audio": CONTAINER_SUFFIXES | {".npz", ".safetensors"},
@@ -49,13 +51,15 @@ class MediaIndex:
         if RGBD in there:
             self._folders["video"].append(RGBD)
         self._folders["video"].append("")  # the folder itself
+        self._scans = _SCANS[0] in there
         # What a sense's reader takes is its own affair where others have added the sense.
         self._built_in = {m.name for m in modality.BUILT_INS}
 
     @property
     def senses(self) -> list[str]:
         """Those that have a folder of their own, and the video."""
-        return [sense for sense, folders in self._folders.items() if folders]
+        scanned = ["point"] if self._scans else []
+        return [sense for sense, own in self._folders.items() if own or sense in scanned]
 
     def find(self, sense: str, names: tuple[str, ...]) -> Path | None:
         """A sense's file or folder of the clip that goes by one of these names."""
@@ -64,11 +68,20 @@ class MediaIndex:
                 path = self._named(self.root / folder / name, sense)
                 if path is not None:
                     return path
+        if sense == "point" and self._scans:
+            found = (self._named(self._scan(name), sense) for name in names)
+            return next(filter(None, found), None)
         return None
+
+    def _scan(self, name: str) -> Path:
+        folder, ending = _SCANS
+        return self.root / folder / name / f"{name}{ending}"
 
     def expected(self, sense: str, name: str) -> Path:
         """Where a file would be looked for, for messages and for what is missing."""
         folders = self._folders[sense]
+        if sense == "point" and self._scans and not folders:
+            return self._scan(name).with_suffix(".ply")
         ending = ".mp4" if sense == "video" else ""
         return self.root / (folders[0] if folders else sense) / f"{name}{ending}"
 

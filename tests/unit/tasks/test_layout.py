@@ -65,3 +65,19 @@ def test_what_lies_beside_is_named(touch, tmp_path):
 def test_no_folder(tmp_path):
     with pytest.raises(DataError, match="no folder of media"):
         MediaIndex(tmp_path / "none")
+
+
+def test_points_of_a_scan_as_scannet_has_it(tmp_path):
+    cloud = tmp_path / "scans" / "scene0001_00" / "scene0001_00_vh_clean_2.ply"
+    cloud.parent.mkdir(parents=True)
+    index = MediaIndex(tmp_path)
+    assert "point" in index.senses
+    assert index.find("point", ("scene0001_00",)) is None
+    assert index.expected("point", "scene0001_00") == cloud
+    cloud.touch()
+    index = MediaIndex(tmp_path)
+    assert index.find("point", ("x", "scene0001_00")) == cloud
+    own = tmp_path / "point" / "scene0001_00.npz"  # features made before go first
+    own.parent.mkdir()
+    own.touch()
+    assert MediaIndex(tmp_path).find("point", ("scene0001_00",)) == own
