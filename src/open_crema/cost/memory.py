@@ -33,6 +33,7 @@ from open_crema.encoders import registry
 from open_crema.modality import get
 from open_crema.model.crema import Crema
 from open_crema.model.fusion import Inner, QueryTokens
+from open_crema.training.strategy import keeps_graphs
 
 _FEW, _MORE = 2, 3  # layers that are run
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,7 +58,8 @@ class Memory:
 
 def training_memory(config: Config, tokens: Tokens | None = None) -> Memory:
     """Of one optimizer step of a run, all samples of a micro-batch as long as the tokens say. In
-    sequential training the peak is that of the sense with the most features.
+    sequential training the peak is that of the sense with the most features, beside the others'
+    graphs where they are kept (:func:`~open_crema.training.strategy.keeps_graphs`).
 
     Raises what :func:`~open_crema.cost.skeleton` does.
     """
@@ -202,7 +204,8 @@ def _step(model: Crema, config: Config, tokens: Tokens, alive: _Alive) -> int:
     if config.train.strategy == "sequential":
         live = [max(features, key=lambda sense: features[sense].numel())]
     with _autocast(config):
-        made = {s: _query(model, s, x, s in live) for s, x in features.items()}
+        kept = model.senses if keeps_graphs(config.model, config.train.accumulate) else live
+        made = {s: _query(model, s, x, s in kept) for s, x in features.items()}
     # What the adapters keep stays while the LLM is run, which needs no second run of them.
     given = {s: _detached(q) for s, q in made.items()}
     for sense in live:

@@ -51,6 +51,13 @@ class QueryTokens:
         """``[B]`` bool"""
         return self.segments.any(dim=1)
 
+    def detached(self) -> QueryTokens:
+        """The same as constants."""
+        inner = self.inner
+        if inner is not None:
+            inner = Inner(inner.states.detach(), inner.weight.detach(), inner.bias.detach())
+        return replace(self, tokens=self.tokens.detach(), inner=inner)
+
     def where(self, samples: Tensor) -> QueryTokens:
         """The sense in these samples (``[B]`` bool) only, absent in the others.
 

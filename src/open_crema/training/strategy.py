@@ -12,7 +12,9 @@ Sequential training is coordinate descent: per mini-batch and per live sense, up
 adapter and the fusion given everything else. What does not require a gradient stays as it is: a
 sense whose adapter is frozen is heard, without dropout, and has no sub-step. Nothing is computed
 twice: features come from the store, only the live sense's tokens carry a gradient, the others' are
-reused until their adapter has moved.
+reused until their adapter has moved. Without dropout a sense's tokens are the same whether it is
+trained or heard: they are made once, with the graph that its own sub-step needs. That graph is kept
+until then, so this is not done where micro-batches are to save memory.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from open_crema import processes
+from open_crema.config import ModelConfig
 from open_crema.data.sample import Batch
 from open_crema.errors import ConfigError
 from open_crema.model.crema import Crema
@@ -104,15 +107,24 @@ def sequential(
     if not turns:
         return
     shares = _shares(model, batches, idle)
+    ahead: dict[str, QueryTokens] = {}  # with their graph, of the only micro-batch
+    if keeps_graphs(model.config, len(batches)):
+        ahead = {s: _live(model, s, batches[0]) for s in turns[1:]}
     # The first sense's tokens are not needed before its own sub-step makes them.
     known = [
-        {s: _settled(model, s, batch) for s in own if s != turns[0]}
+        {
+            s: ahead[s].detached() if s in ahead else _settled(model, s, batch)
+            for s in own
+            if s != turns[0]
+        }
         for batch, own in zip(batches, there, strict=True)
     ]
     for turn, sense in enumerate(turns):
         for i, batch in enumerate(batches):
             _train_only(model, sense)
-            live = {sense: _live(model, sense, batch)} if sense in there[i] else {}
+            live = {}
+            if sense in there[i]:
+                live[sense] = ahead.pop(sense) if sense in ahead else _live(model, sense, batch)
             loss = model.answer(known[i] | live, batch).loss
             if also is not None:
                 loss = loss + also(live, batch)
@@ -122,6 +134,11 @@ def sequential(
             for i, batch in enumerate(batches):
                 if sense in there[i]:
                     known[i][sense] = _settled(model, sense, batch)
+
+
+def keeps_graphs(config: ModelConfig, batches: int) -> bool:
+    """Whether sequential training makes all senses' tokens at once with their graphs."""
+    return batches == 1 and not (config.qformer.dropout or config.lora.dropout)
 
 
 def _live(model: Crema, sense: str, batch: Batch) -> QueryTokens:

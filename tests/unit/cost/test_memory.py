@@ -95,9 +95,13 @@ def test_it_grows_with_the_batch_and_the_prompt(estimate):
 
 
 def test_a_sense_at_a_time_keeps_less_than_all_at_once(estimate):
-    joint, turns = estimate(strategy="joint"), estimate()
+    joint, turns = estimate(strategy="joint"), estimate(accumulate=2)
     assert turns.step < 0.7 * joint.step
     assert turns.moments == joint.moments
+
+
+def test_without_dropout_and_micro_batches_all_graphs_are_kept(estimate):
+    assert estimate().step == pytest.approx(estimate(strategy="joint").step, rel=0.01)
 
 
 def test_moments_are_the_optimizers(run, estimate):

@@ -316,7 +316,7 @@ def steps(subs: Iterator[Any]) -> list[str]:
 
 @pytest.mark.parametrize("order", [SENSES, SENSES[::-1], ("flow", "video", "point", "audio")])
 def test_sequential_runs_the_qformer_no_more_than_it_must(order):
-    model, n = tiny.crema(*SENSES), len(SENSES)
+    model, n = tiny.crema(*SENSES, dropout=0.1), len(SENSES)
     count = Count(model)
     assert steps(sequential(model, make_batches()[:1], order)) == list(order)
     assert len(count.calls) == (n - 1) + n + (n - 1)
@@ -326,12 +326,33 @@ def test_sequential_runs_the_qformer_no_more_than_it_must(order):
     assert all(count.of(s) == 3 for s in order[1:-1])
 
 
-def test_an_exited_or_skipped_sense_is_run_once():
-    model = tiny.crema(*SENSES)
+@pytest.mark.parametrize("order", [SENSES, SENSES[::-1], ("flow", "video", "point", "audio")])
+def test_without_dropout_a_sense_is_trained_on_the_tokens_that_were_heard(order):
+    model, n = tiny.crema(*SENSES), len(SENSES)
+    count = Count(model)
+    assert steps(sequential(model, make_batches()[:1], order)) == list(order)
+    assert len(count.calls) == n + (n - 1)
+    assert sum(graph for _, graph in count.calls) == n
+    assert count.of(order[-1]) == 1
+    assert all(count.of(s) == 2 for s in order[:-1])
+
+
+def test_graphs_are_not_kept_where_micro_batches_save_memory():
+    model, n = tiny.crema(*SENSES), len(SENSES)
+    count = Count(model)
+    assert steps(sequential(model, [make_batches()[0]] * 2, SENSES)) == [
+        s for s in SENSES for _ in range(2)
+    ]
+    assert len(count.calls) == 2 * ((n - 1) + n + (n - 1))
+
+
+@pytest.mark.parametrize(("dropout", "live"), [(0.0, 2 + 1), (0.1, 1 + 2 + 1)])
+def test_an_exited_or_skipped_sense_is_run_once(dropout, live):
+    model = tiny.crema(*SENSES, dropout=dropout)
     count = Count(model)
     assert steps(sequential(model, make_batches()[:1], ["flow", "audio"])) == ["flow", "audio"]
     assert count.of("video") == count.of("point") == 1
-    assert len(count.calls) == 2 + (1 + 2 + 1)
+    assert len(count.calls) == 2 + live
 
 
 def test_the_last_live_sense_is_run_once_and_so_are_the_others():
