@@ -259,7 +259,7 @@ def measure(o: argparse.Namespace, way: str) -> dict[str, Any]:
         "features": o.features,
         "cpu_seconds": {"min": round(least, 3), "median": round(statistics.median(seconds), 3)},
         "peak_mib_above_model": round(peak / 1024, 1),
-        "gmac": round(macs / 1e9, 1),
+        "gmac": round(macs / 1e9, 3),
         "gmac_per_second": round(macs / least / 1e9, 1),
         "gmac_per_second_of_matrix_products": round(rate / 1e9, 1),
         "times_the_floor": round(least / (macs / rate), 2),
