@@ -243,12 +243,16 @@ def _save_as_it_starts(config: Config, *, fresh: bool) -> Path:
     with folder.alone():
         if fresh:
             folder.discard()
+        processes.wait()
         if checkpoint.latest(folder.checkpoints) is not None:
             raise ConfigError(
                 f"{config.out}: holds a run, which an untrained model would replace; choose "
                 "another `out` or start again with --fresh"
             )
-        return save_pretrained(model, folder.model, run=config)
+        if folder.writes:
+            save_pretrained(model, folder.model, run=config)
+        processes.wait()
+    return folder.model
 
 
 @dataclass(frozen=True)

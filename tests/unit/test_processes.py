@@ -44,13 +44,14 @@ def test_sums_shares_and_flags(tmp_path):
             processes.any_of([rank == 1, False, True]),
             processes.share([1, 0, 3][rank]),
             processes.share(0),
+            [*processes.total([]), *processes.any_of([])],
         ]
 
     found = said(tmp_path, 3, work)
     assert [one[0] for one in found] == [[6, 1.5]] * 3
     assert [one[1] for one in found] == [[True, False, True]] * 3
     assert [one[2] for one in found] == [0.25, 0, 0.75]
-    assert [one[3] for one in found] == [0] * 3
+    assert [one[3:] for one in found] == [[0, []]] * 3
 
 
 def test_gradients_are_summed_and_none_stays_none_where_nobody_has_one(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ def _train(options: argparse.Namespace) -> None:
     with termination.at_once(), processes.joined():
         from open_crema import config, experiment
 
+        if processes.rank() > 0:  # the first says what there is to say
+            logging.getLogger("open_crema").setLevel(logging.ERROR)
         loaded = config.load(options.config, options.overrides, overlays=options.overlay)
         folder = experiment.train(loaded, fresh=options.fresh)
         first = processes.rank() == 0
