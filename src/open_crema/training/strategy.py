@@ -109,7 +109,7 @@ def sequential(
     shares = _shares(model, batches, idle)
     ahead: dict[str, QueryTokens] = {}  # with their graph, of the only micro-batch
     if keeps_graphs(model.config, len(batches)):
-        ahead = {s: _live(model, s, batches[0]) for s in turns[1:]}
+        ahead = {s: _live(model, s, batches[0]) for s in turns[1:] if s in there[0]}
     # The first sense's tokens are not needed before its own sub-step makes them.
     known = [
         {
