@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from open_crema.errors import ConfigError
+from open_crema.termination import Stopped
 
 if TYPE_CHECKING:  # importing it takes seconds, which a command that only prints need not wait
     from torch import Tensor
@@ -28,7 +29,7 @@ _PATIENCE = timedelta(days=7)
 
 def asked_for() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 @contextmanager
@@ -49,20 +50,26 @@ def joined() -> Iterator[None]:
     from torch import distributed
 
     backend = "gloo"
-    if torch.cuda.is_available():
-        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if gpus := torch.cuda.device_count():
+        local = int(os.environ["LOCAL_RANK"])
         if local >= gpus:
             raise ConfigError(
                 f"torchrun started more processes here than there are GPUs ({gpus}): give it "
                 f"--nproc-per-node {gpus}"
             )
-        torch.cuda.set_device(local)
+        # The only one that it sees: a current device would be that of one thread, and encoders and
+        # LLMs are loaded by others. CUDA reads it when it is first used, which is later.
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[local]
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield
-    finally:
+    except Stopped:  # which all of them do
         distributed.destroy_process_group()
+        raise
+    # Not after an error of this process alone: the others, who wait for it, would be waited for.
+    distributed.destroy_process_group()
 
 
 def count() -> int:

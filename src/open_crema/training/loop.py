@@ -164,8 +164,10 @@ class Trainer:
             gradients: dict[str, float] = {}
             for sub in self._sub_steps(group, idle):
                 name = sub.sense or "all"
-                losses[name] = losses.get(name, 0.0) + self._finite(sub)
-                sub.loss.backward()  # type: ignore[no-untyped-call]
+                losses.setdefault(name, 0.0)
+                if not idle:  # a gradient of zero would be one: for weight decay and momentum
+                    losses[name] += self._finite(sub)
+                    sub.loss.backward()  # type: ignore[no-untyped-call]
                 if sub.last:
                     processes.sum_gradients(self._trained())
                     gradients |= self._observe(sub, group, idle)

@@ -58,6 +58,7 @@ RUNS = {
     "shuffled": {"order": "shuffled", "clip": 0.1},
     "joint": {"strategy": "joint", "clip": 0.1},
     "withheld": {"sense_dropout": {"kind": "random", "rate": 0.5}},
+    "decayed": {"strategy": "joint", "optimizer": "adamw", "weight_decay": 0.5, "lr": 0.01},
     "exits": {"exit": {**EXIT, "temperature": 0.3}, "epochs": 4},
 }
 
