@@ -120,6 +120,17 @@ def any_of(flags: Sequence[bool]) -> list[bool]:
     return [number > 0 for number in total([float(flag) for flag in flags])]
 
 
+def agree(text: str) -> bool:
+    """Whether all processes have the same one."""
+    if count() == 1:
+        return True
+    from torch import distributed
+
+    found: list[str | None] = [None] * count()
+    distributed.all_gather_object(found, text)
+    return len(set(found)) == 1
+
+
 def share(part: int) -> float:
     """Of the sum of all processes' parts; 0 where they have none."""
     (whole,) = total([part])

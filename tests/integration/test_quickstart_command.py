@@ -21,6 +21,7 @@ def test_a_sense_is_added_scored_and_shown(crema, tmp_path):
     assert "with thermal:" in text
     assert "without:" in text
     assert "all that need" in text  # its cell may be broken into lines
+    assert "aligned by" not in said.out + said.err  # of each file of the page's clips
     page = (out / "report.html").read_text()
     assert "thermal" in page
     assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page)

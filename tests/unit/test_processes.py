@@ -31,6 +31,7 @@ def test_one_process_needs_nobody():
         assert processes.total([1.5, 2]) == [1.5, 2]
         assert processes.any_of([True, False]) == [True, False]
         assert processes.share(3) == 1.0
+        assert processes.agree("a")
         processes.sum_gradients([parameter])
         processes.same([parameter])
         processes.wait()
@@ -52,6 +53,15 @@ def test_sums_shares_and_flags(tmp_path):
     assert [one[1] for one in found] == [[True, False, True]] * 3
     assert [one[2] for one in found] == [0.25, 0, 0.75]
     assert [one[3:] for one in found] == [[0, []]] * 3
+
+
+def test_they_agree_or_all_of_them_know_that_they_do_not(tmp_path):
+    found = said(
+        tmp_path,
+        3,
+        lambda rank: [processes.agree("the same"), processes.agree("ab"[rank == 2])],
+    )
+    assert found == [[True, False]] * 3
 
 
 def test_gradients_are_summed_and_none_stays_none_where_nobody_has_one(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,4 @@ def _count(text: str) -> int:
 def _report(options: argparse.Namespace) -> None:
     from open_crema.evaluation.page import build
 
-    # How maps are aligned was said when the run read them.
-    media = logging.getLogger("open_crema.media")
-    before = media.level
-    media.setLevel(logging.WARNING)
-    try:
-        print(build.write(options.folder, options.out, clips=options.clips))
-    finally:
-        media.setLevel(before)
+    print(build.write(options.folder, options.out, clips=options.clips))

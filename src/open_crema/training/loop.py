@@ -20,7 +20,6 @@ from open_crema.config import Config, to_dict
 from open_crema.data.dataset import FeatureDataset
 from open_crema.data.sample import Batch
 from open_crema.data.sampler import shuffled
-from open_crema.data.sense_dropout import withhold
 from open_crema.errors import ConfigError, CremaError, DataError, WeightsError
 from open_crema.model.crema import Crema
 from open_crema.model.files import save_pretrained
@@ -30,6 +29,7 @@ from open_crema.training import align, checkpoint, identity
 from open_crema.training.checkpoint import Checkpoint
 from open_crema.training.early_exit import EarlyExit
 from open_crema.training.folder import RunFolder
+from open_crema.training.micro_batches import MicroBatches
 from open_crema.training.optimizer import build_optimizer, schedule, set_rate
 from open_crema.training.scope import freeze_published
 from open_crema.training.strategy import Also, SubStep, joint, sequential
@@ -77,10 +77,8 @@ class Trainer:
         own = config.train.scope == "own"
         self.order = freeze_published(model) if own else list(config.model.senses)
         self.optimizer = build_optimizer(model, config.train)
-        batches = math.ceil(len(train.rows(config.train.questions)) / config.train.batch_size)
-        self.steps_per_epoch = math.ceil(batches / (config.train.accumulate * processes.count()))
-        if config.train.epoch_steps:
-            self.steps_per_epoch = min(self.steps_per_epoch, config.train.epoch_steps)
+        self.batches = MicroBatches(train, config, model.senses, model.backbone.device)
+        self.steps_per_epoch = self.batches.steps
         self.rate = schedule(config.train, self.steps_per_epoch)
         self.exits = EarlyExit(config.train.exit)
         self._also = self._words_kept()
@@ -111,6 +109,7 @@ class Trainer:
                 self.folder.discard()
             processes.wait()  # for the first to have put the folder in order
             last = checkpoint.latest(self.folder.checkpoints)
+            self._check_alike(last)
             processes.same(self._trained())
             if last is None:
                 self._begin()
@@ -128,6 +127,24 @@ class Trainer:
                     "again with --fresh"
                 )
         return self.folder.model
+
+    def _check_alike(self, last: Checkpoint | None) -> None:
+        """Raises ConfigError in every process where they are not about to do the same run, as when
+        one could not read a file, or sees another machine's folder: they would wait for ever, or
+        train on what nobody asked for."""
+        config = to_dict(self.config)
+        own = {
+            "configuration": [config["seed"], config["model"], config["train"]],
+            "training questions": identity.digest(self.data),
+            "senses to train": self.order,
+            "checkpoint to go on from": last and (last.stage, last.step),
+        }
+        differ = [name for name, value in own.items() if not processes.agree(str(value))]
+        if differ:
+            raise ConfigError(
+                f"{self.folder.out}: the processes of this run differ in their "
+                f"{', '.join(differ)}; all need the same files, the same command and one `out`"
+            )
 
     def _begin(self) -> None:
         self.folder.begin()
@@ -154,9 +171,8 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, advance: Callable[[str], None]) -> None:
         done = self.step - epoch * self.steps_per_epoch
-        for group, idle in self._groups(epoch, skip=done):
+        for group, idle in self.batches.groups(epoch, skip=done):
             start = time.perf_counter()
-            group = self._withhold(group, epoch, self.step)
             processes.seed(self.config.seed * 1_000_003 + self.step)
             rate = self.rate(self.step)
             set_rate(self.optimizer, rate)
@@ -203,47 +219,14 @@ class Trainer:
             )
         return loss
 
-    def _groups(self, epoch: int, skip: int) -> Iterator[tuple[list[Batch], bool]]:
-        """This process's micro-batches of one optimizer step each, without the epoch's first
-        ``skip`` steps; and whether it has none in this step, and another stands for it."""
-        train = self.config.train
-        batches = self._own_batches(train.batch_size, epoch, skip * train.accumulate)
-        for _ in range(skip, self.steps_per_epoch):
-            group = list(itertools.islice(batches, train.accumulate))
-            idle = not group
-            if idle:
-                group = [next(self._own_batches(train.batch_size, epoch, 0, first=0))]
-            yield group, idle
-
-    def _own_batches(
-        self, size: int, epoch: int, skip: int, *, first: int | None = None
-    ) -> Iterator[Batch]:
-        """What this process reads of an epoch: of as many micro-batches as there are processes one,
-        the first'th, by default that of its number; without as many rounds as ``skip``."""
-        first, every = processes.rank() if first is None else first, processes.count()
-        batches = self.data.batches(
-            size,
-            training=True,
-            epoch=epoch,
-            seed=self.config.seed,
-            skip=skip * every + first,
-            every=every,
-            questions=self.config.train.questions,
-        )
-        for batch in batches:
-            yield batch.to(self.model.backbone.device)
-
-    def _withhold(self, group: list[Batch], epoch: int, step: int) -> list[Batch]:
-        dropout, seed = self.config.train.sense_dropout, self.config.seed
-        return withhold(group, dropout, self.model.senses, seed=seed, epoch=epoch, step=step)
-
     def _sub_steps(self, group: list[Batch], idle: bool) -> Iterator[SubStep]:
         """The strategy's sub-steps; forward passes, and only they, run in the given precision."""
         if self.config.train.strategy == "sequential":
             live = self.exits.live(self.order)
             if self.config.train.order == "shuffled":
                 live = shuffled(live, self.config.seed, self.step)
-            subs = sequential(self.model, group, live, idle=idle, also=self._also)
+            most = self.config.train.accumulate
+            subs = sequential(self.model, group, live, most=most, idle=idle, also=self._also)
         else:
             apply = self.config.train.exit.joint == "freeze"
             frozen = self.exits.exited if apply else ()
@@ -323,16 +306,6 @@ class Trainer:
     def _align(self, last: Checkpoint | None) -> None:
         """The alignment stage, from its checkpoint where there is one, up to training's first."""
         stage = self.config.train.alignment
-        # A caption is of the media, whichever of the questions about them stands for it.
-        rows = len(self.data.rows(self.config.train.questions))
-        per_epoch = math.ceil(math.ceil(rows / stage.batch_size) / processes.count())
-
-        def batches(epoch: int, skip: int) -> Iterator[Batch | None]:
-            found = self._own_batches(stage.batch_size, epoch, skip)
-            for step in range(skip, per_epoch):
-                batch = next(found, None)
-                yield None if batch is None else self._withhold([batch], epoch, step)[0]
-
         if stage.epochs:
             self.model.qformer.requires_grad_(self.config.train.qformer != "frozen")
             optimizer = align.build_optimizer(self.model, stage)
@@ -342,14 +315,14 @@ class Trainer:
             steps = align.align(
                 self.model,
                 self.data.samples,
-                batches,
+                self.batches.of_alignment,
                 stage,
                 optimizer,
                 seed=self.config.seed * 1_000_003,
-                steps_per_epoch=per_epoch,
+                steps_per_epoch=self.batches.alignment_steps,
                 start=start,
             )
-            total = stage.epochs * per_epoch
+            total = stage.epochs * self.batches.alignment_steps
             with progress.bar() as bar:
                 task = bar.add_task("aligning", total=total, completed=start, note="")
                 for epoch, step, loss in steps:

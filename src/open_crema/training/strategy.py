@@ -81,13 +81,15 @@ def sequential(
     batches: Sequence[Batch],
     order: Sequence[str],
     *,
+    most: int = 1,
     idle: bool = False,
     also: Also | None = None,
 ) -> Iterator[SubStep]:
     """One sense after the other, each with its own optimizer step; a sense that is in none of the
     micro-batches of any process is skipped. Later senses see the earlier ones' updates.
 
-    order: the live senses, in the order of their sub-steps. idle, also: as in :func:`joint`.
+    order: the live senses, in the order of their sub-steps. most: micro-batches that any step has:
+    where there are several, memory is short, also in a step that has fewer. idle, also: as in :func:`joint`.
     Raises ConfigError when the shared Q-Former is trainable: no sense's tokens could be reused.
     """
     if any(p.requires_grad for p in model.qformer.parameters()):
@@ -108,7 +110,7 @@ def sequential(
         return
     shares = _shares(model, batches, idle)
     ahead: dict[str, QueryTokens] = {}  # with their graph, of the only micro-batch
-    if keeps_graphs(model.config, len(batches)):
+    if keeps_graphs(model.config, max(most, len(batches))):
         ahead = {s: _live(model, s, batches[0]) for s in turns[1:] if s in there[0]}
     # The first sense's tokens are not needed before its own sub-step makes them.
     known = [

@@ -166,11 +166,28 @@ def test_it_goes_on_where_it_was_killed_and_needs_as_many_processes(tmp_path):
     assert all(torch.equal(first[n], second[n]) for n in first)
 
 
+def test_processes_that_would_do_different_runs_are_refused_in_all_of_them(tmp_path):
+    def refused(match: str, data: list[dict], **options: Any) -> None:
+        with pytest.raises(ConfigError, match=match):
+            trainer(tmp_path / "run", Questions(data), **options).run()
+
+    # As when one of them could not read a file and left its sample out.
+    together(2, lambda rank: refused("training questions", items(8 - rank), epochs=1))
+    together(2, lambda rank: refused("differ in their configuration;", items(8), epochs=1 + rank))
+
+    def elsewhere(rank: int) -> None:
+        with pytest.raises(ConfigError, match="checkpoint to go on from"):
+            trainer(tmp_path / f"run{rank}", Questions(items(8)), epochs=2).run()
+
+    trainer(tmp_path / "run0", Questions(items(8)), epochs=1).run()
+    together(2, elsewhere)
+
+
 @pytest.mark.parametrize("asked", [0, 1])
 def test_all_stop_after_one_step_where_only_one_was_asked(tmp_path, asked):
     def work(rank: int) -> None:
         made = trainer(tmp_path / "run", epochs=3)
-        inner = made._groups
+        inner = made.batches.groups
 
         def groups(epoch: int, skip: int):
             for step, group in enumerate(inner(epoch, skip)):
@@ -178,7 +195,7 @@ def test_all_stop_after_one_step_where_only_one_was_asked(tmp_path, asked):
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield group
 
-        made._groups = groups
+        made.batches.groups = groups
         with pytest.raises(Stopped, match="saved"):
             made.run()
         assert made.step == 3

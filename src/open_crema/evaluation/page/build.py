@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -71,7 +73,8 @@ def write(folder: str | Path, out: str | Path | None = None, *, clips: int = 8) 
     Raises CremaError where there is nothing to show, or the page cannot be written.
     """
     folder = Path(folder)
-    text = page(folder, clips=clips)
+    with _as_read_before():
+        text = page(folder, clips=clips)
     out = folder / "report.html" if out is None else Path(out)
     part = out.with_name(f".{out.name}.part")
     try:
@@ -82,6 +85,18 @@ def write(folder: str | Path, out: str | Path | None = None, *, clips: int = 8) 
         part.unlink(missing_ok=True)
         raise CremaError(f"{out}: cannot be written ({error.strerror or error})") from None
     return out
+
+
+@contextmanager
+def _as_read_before() -> Iterator[None]:
+    """In this block nothing is said of how maps are aligned: the run that read them has said it."""
+    media_log = logging.getLogger("open_crema.media")
+    before = media_log.level
+    media_log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        media_log.setLevel(before)
 
 
 def page(folder: Path, *, clips: int) -> str:
