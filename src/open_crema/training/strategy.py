@@ -89,7 +89,8 @@ def sequential(
     micro-batches of any process is skipped. Later senses see the earlier ones' updates.
 
     order: the live senses, in the order of their sub-steps. most: micro-batches that any step has:
-    where there are several, memory is short, also in a step that has fewer. idle, also: as in :func:`joint`.
+    where there are several, memory is short, also in a step that has fewer. idle, also: as in
+    :func:`joint`.
     Raises ConfigError when the shared Q-Former is trainable: no sense's tokens could be reused.
     """
     if any(p.requires_grad for p in model.qformer.parameters()):
