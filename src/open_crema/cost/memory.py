@@ -266,6 +266,7 @@ def _query(model: Crema, sense: str, x: Tensor, live: bool) -> QueryTokens:
 
 
 def _detached(q: QueryTokens) -> QueryTokens:
+    """But for the projection, which a fusion that merges states runs anew: its gradient is made."""
     inner = q.inner and replace(q.inner, states=q.inner.states.detach())
     return replace(q, tokens=q.tokens.detach(), inner=inner)
 

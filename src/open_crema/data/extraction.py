@@ -260,10 +260,10 @@ def claim_of(path: str) -> str:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Those that this process may use, beside the others that torchrun started on this machine."""
+    affinity = hasattr(os, "sched_getaffinity")
+    there = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 @contextmanager

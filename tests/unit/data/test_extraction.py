@@ -269,3 +269,12 @@ def test_an_interruption_ends_the_workers_and_keeps_what_they_made(
     encoders.clear()
     again = extract_all(make("video", "audio", "flow"), samples)
     assert (again.found, again.made) == (kept, 9 - kept)
+
+
+def test_processes_of_torchrun_share_a_machines_cores(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    assert extraction._cores() == 8
+    for count, own in ((4, 2), (3, 2), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(count))
+        assert extraction._cores() == own
