@@ -65,11 +65,14 @@ def build_model(config: Config) -> Crema:
         model.own_qformers()
     for sense in config.model.senses:
         if sense not in model.senses:
-            model.add_sense(sense, like=config.train.like)
+            projected = sense in config.model.input_projection
+            model.add_sense(sense, like=config.train.like, projected=projected)
     for sense in model.senses:
         if sense not in config.model.senses:
             model.remove_sense(sense)
     model.config = replace(model.config, senses=config.model.senses)
+    if set(model.config.input_projection) == set(config.model.input_projection):  # in any order
+        model.config = replace(model.config, input_projection=config.model.input_projection)
     _change_prompt(model, config)
     if model.config.fusion.kind == "concat" and model.config.fusion != config.model.fusion:
         model.change_fusion(config.model.fusion)

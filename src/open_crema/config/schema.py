@@ -129,6 +129,8 @@ class EncodersConfig:
     point_choice: Literal["even", "drawn", "reference"] = "even"
     stored_points: Count = 20_000  # kept of a cloud, evenly spaced, where they are drawn
     voxel: Positive = 0.1  # metres: features of points in one voxel are averaged
+    # Of the code of a point's voxel beside its features; 0.01 is the paper's.
+    position_scale: Positive = 0.01
     cloud_views: Count = 6  # from how many sides a point cloud without pictures is looked at
     # Of the weights of the vision encoder and of BEATs; features are kept as bf16 anyway.
     dtype: Dtype = "fp32"
@@ -170,6 +172,10 @@ class ModelConfig:
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    # Senses whose adapters have a linear layer before the Q-Former although their features are as
+    # wide as what it reads; where they are not, it is there in any case (paper 3.2). It starts as
+    # the identity. A frozen Q-Former knows the features of pictures, not of maps.
+    input_projection: tuple[str, ...] = ()
     fusion: FusionConfig = field(default_factory=FusionConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
@@ -179,8 +185,13 @@ class ModelConfig:
             raise ConfigError("model.senses is empty: name at least one, as in [video, audio]")
         if len(set(self.senses)) != len(self.senses):
             raise ConfigError(f"model.senses names a sense twice: {', '.join(self.senses)}")
-        for sense in (*self.senses, *self.lora.skip):
+        for sense in (*self.senses, *self.lora.skip, *self.input_projection):
             modality.get(sense)
+
+    def projecting(self, sense: str, whether: bool) -> ModelConfig:
+        """The same with or without an ``input_projection`` of that sense."""
+        others = tuple(s for s in self.input_projection if s != sense)
+        return replace(self, input_projection=(*others, sense) if whether else others)
 
     def held_as(self, other: ModelConfig) -> ModelConfig:
         """The same model with its frozen parts in memory as the other has them, and with the
@@ -274,6 +285,9 @@ class AlignmentStageConfig:
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
     temperature: Positive = 0.05
     mse_weight: NotNegative = 0.1
+    # The squared error is to the word that a token is nearest to, not to the caption's: of several
+    # that it may be it says one wholly, which the LLM can read, and not their mean.
+    commit: bool = False
     # Above 0, training through the LLM adds this loss of each trained sense's captions with this
     # weight: tokens go on being words that the LLM can read.
     keep: NotNegative = 0.0

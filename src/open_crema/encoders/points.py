@@ -12,11 +12,10 @@ from open_crema.config import EncodersConfig
 from open_crema.errors import MediaError
 from open_crema.features import Features, Points
 
-POSITION_SCALE = 0.01
-
 
 class PointFeatures:
-    """Points to ``[1, N, W]`` tokens: their features plus 0.01 times the code of their voxels.
+    """Points to ``[1, N, W]`` tokens: their features plus ``position_scale`` times the code of
+    their voxels (0.01 in the paper's code).
 
     A cloud of more than ``max_points`` is thinned to evenly spaced rows, always the same ones. One
     of fewer than ``filled`` gets points of zeros at voxel 0, not masked, up to that many, as in the
@@ -26,7 +25,14 @@ class PointFeatures:
 
     name = "points"
 
-    def __init__(self, width: int, *, max_points: int = 5000, filled: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        max_points: int = 5000,
+        filled: int = 0,
+        position_scale: float = 0.01,
+    ) -> None:
         if width < 6 or max_points < 1 or filled > max_points:
             raise ValueError(
                 f"width {width} must be at least 6, max_points {max_points} at least 1, and filled "
@@ -35,7 +41,8 @@ class PointFeatures:
         self.width = width
         self.max_points = max_points
         self.filled = filled
-        self.fingerprint = f"points/{width}/{max_points}/{POSITION_SCALE:g}"
+        self.position_scale = position_scale
+        self.fingerprint = f"points/{width}/{max_points}/{position_scale:g}"
         if filled:
             self.fingerprint += f"/filled to {filled}"
 
@@ -47,6 +54,7 @@ class PointFeatures:
             width,
             max_points=config.stored_points if drawn else config.max_points,
             filled=config.max_points if config.point_choice == "reference" else 0,
+            position_scale=config.position_scale,
         )
 
     def __call__(self, media: Points, /) -> Features:
@@ -69,7 +77,7 @@ class PointFeatures:
         kept = even(count, self.max_points)
         more = (0, 0, 0, max(0, self.filled - len(kept)))  # rows behind the last
         tokens, voxels = (pad(t[kept], more) for t in (media.features, media.voxels))
-        tokens = tokens.float() + POSITION_SCALE * position_code(voxels, self.width)
+        tokens = tokens.float() + self.position_scale * position_code(voxels, self.width)
         return Features(
             tokens[None],
             torch.ones(1, len(tokens), dtype=torch.bool),

@@ -65,9 +65,12 @@ class Adapter(nn.Module):
         # "a fully connected layer when dimension misalignment happens" (paper 3.2)
         self.input_projection = (
             nn.Linear(encoder_width, shape.encoder_width)
-            if encoder_width != shape.encoder_width
+            if encoder_width != shape.encoder_width or modality.name in config.input_projection
             else None
         )
+        if self.input_projection is not None and encoder_width == shape.encoder_width:
+            nn.init.eye_(self.input_projection.weight)  # begins as a sense that has none
+            nn.init.zeros_(self.input_projection.bias)
         self.input_norm = nn.LayerNorm(shape.encoder_width) if modality.norm else None
         self.grid = shape.positions == "grid" and modality.encoder == "vision"
         self.own = QFormer(shape) if shape.own == "each" else None

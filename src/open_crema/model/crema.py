@@ -101,15 +101,22 @@ class Crema(nn.Module):
         return adapter
 
     def add_sense(
-        self, sense: str, encoder_width: int | None = None, *, like: str | None = None
+        self,
+        sense: str,
+        encoder_width: int | None = None,
+        *,
+        like: str | None = None,
+        projected: bool = False,
     ) -> None:
         """Grows by a fresh adapter and a fusion block: outputs stay as they are until these are
-        trained. like: the sense whose adapter the new one starts as.
+        trained. like: the sense whose adapter the new one starts as. projected: as in
+        ``model.input_projection``.
 
         Raises ConfigError for an unknown sense or one that is there already.
         """
         if sense in self.adapters:
             raise ConfigError(f"the model has an adapter for {sense!r} already")
+        self.config = self.config.projecting(sense, projected)
         adapter = self._adapter(sense, self.backbone, encoder_width)
         if like is not None:
             if like not in self.adapters:
@@ -158,6 +165,7 @@ class Crema(nn.Module):
         del self.adapters[sense]
         self.origins.pop(sense, None)
         self.fusion.remove(sense)
+        self.config = self.config.projecting(sense, False)
         self._set_senses([s for s in self.config.senses if s != sense])
 
     def _set_senses(self, listed: Sequence[str]) -> None:

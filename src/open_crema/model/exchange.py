@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from open_crema.config import ModelConfig
 from open_crema.errors import WeightsError, did_you_mean
 from open_crema.model import card, hub
 from open_crema.model.crema import Crema
@@ -93,14 +93,14 @@ def add_adapter(
     if isinstance(model, Crema):
         if out is not None or replace:
             raise ValueError("out and replace are for saved models")
-        said = describe(model)
+        said = _projecting(describe(model), info)
         remarks = check_fits(info, str(place), said, force=force)
         tensors = read_adapter(place, info, said)
-        model.add_sense(info.sense, info.encoder.width)
+        model.add_sense(info.sense, info.encoder.width, projected=info.shape.projected)
         put(model, info, tensors, place)
         return remarks
     folder = Path(model)
-    said = _without(read_model(folder), info.sense if replace else None)
+    said = _projecting(_without(read_model(folder), info.sense if replace else None), info)
     remarks = check_fits(info, str(place), said, force=force)
     read_adapter(place, info, said)
     with _edited(folder, out) as new:
@@ -113,7 +113,8 @@ def add_adapter(
         if base is None and said.adapters and (kind := _kind(said)) is not None:
             write_tensors(new / FUSION, kind.zeros())
             base = fingerprint(kind.zeros())
-        _rewrite(new, lambda senses: [*(s for s in senses if s != info.sense), info.sense], base)
+        sense = info.sense
+        _rewrite(new, lambda own: [*(s for s in own if s != sense), sense], base, said.config)
     return remarks
 
 
@@ -142,7 +143,8 @@ def remove_adapter(model: str | Path, sense: str, *, out: str | Path | None = No
         if kind is not None and base == fingerprint(kind.zeros()):
             (new / FUSION).unlink(missing_ok=True)  # the next assistant brings it again
             base = None
-        _rewrite(new, lambda senses: [s for s in senses if s != sense], base)
+        left = said.config.projecting(sense, False)
+        _rewrite(new, lambda senses: [s for s in senses if s != sense], base, left)
     return remarks
 
 
@@ -199,6 +201,11 @@ def _without(said: Described, sense: str | None) -> Described:
     return replace(said, adapters=others)
 
 
+def _projecting(said: Described, info: AdapterInfo) -> Described:
+    """The model as it will be with that adapter, which brings its input projection."""
+    return replace(said, config=said.config.projecting(info.sense, info.shape.projected))
+
+
 def _kind(said: Described) -> Kind | None:
     return fusion_kind(said.config, next(iter(said.adapters.values())).shape.llm_width)
 
@@ -217,13 +224,22 @@ def _edited(folder: Path, out: str | Path | None) -> Iterator[Path]:
         yield new
 
 
-def _rewrite(folder: Path, change: Any, fusion: str | None) -> None:
-    """Changes the list of senses in both configurations, and the base's fusion bias."""
+def _rewrite(
+    folder: Path, change: Callable[[list[str]], list[str]], fusion: str | None, config: ModelConfig
+) -> None:
+    """Changes the list of senses in both configurations, which of them have an input projection
+    (as this configuration says) and the base's fusion bias."""
     data = read_small_json(folder / CONFIG, "")
-    data["model"]["senses"] = change(data["model"]["senses"])
     data["base"]["fusion"] = fusion
-    write_json(folder / CONFIG, data)
+    run = None
     if (folder / RUN).exists():
         run = yaml.safe_load((folder / RUN).read_text(encoding="utf-8"))
-        run["model"]["senses"] = change(run["model"]["senses"])
+    for said in (data, run):
+        if said is not None:
+            model = said["model"]
+            model["senses"] = change(model["senses"])
+            if list(config.input_projection) != list(model.get("input_projection", [])):
+                model["input_projection"] = list(config.input_projection)
+    write_json(folder / CONFIG, data)
+    if run is not None:
         (folder / RUN).write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")

@@ -44,7 +44,8 @@ class EncoderFacts:
 @checked(frozen=True, config=_FORBID)
 class Shape:
     """layers, width, queries, memory_width: of the Q-Former (memory_width is what it attends to);
-    rank: of LoRA, 0 without; llm_width: of the LLM's embeddings."""
+    rank: of LoRA, 0 without; llm_width: of the LLM's embeddings. projected: whether
+    ``model.input_projection`` names the sense."""
 
     layers: Count
     width: Count
@@ -52,6 +53,7 @@ class Shape:
     memory_width: Count
     rank: Whole
     llm_width: Count
+    projected: bool = False
 
 
 @checked(frozen=True, config=_FORBID)

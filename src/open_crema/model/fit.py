@@ -63,7 +63,8 @@ def shape_of(sense: str, config: ModelConfig, llm_width: int) -> Shape:
     q = config.qformer
     without = sense in config.lora.skip or q.own == "each"
     rank = 0 if without else config.lora.rank
-    return Shape(q.layers, q.width, q.queries, q.encoder_width, rank, llm_width)
+    projected = sense in config.input_projection
+    return Shape(q.layers, q.width, q.queries, q.encoder_width, rank, llm_width, projected)
 
 
 def fusion_kind(config: ModelConfig, llm_width: int) -> Kind | None:
@@ -125,6 +126,17 @@ def _shape(new: AdapterInfo, model: Described) -> str | None:
     return (
         f"its shape is not the model's: {'; '.join(differ)} (model.qformer, model.lora); use a "
         "model of that shape, or train it on this one"
+    )
+
+
+def _projected(new: AdapterInfo, model: Described) -> str | None:
+    ours = new.sense in model.config.input_projection
+    if new.shape.projected == ours:
+        return None
+    return (
+        f"it has {'an' if new.shape.projected else 'no'} input projection, and the model's "
+        f"model.input_projection {'names' if ours else 'does not name'} {new.sense!r}; copy both "
+        "again"
     )
 
 
@@ -203,7 +215,7 @@ def _block(new: AdapterInfo, model: Described) -> str | None:
 
 
 Check = Callable[[AdapterInfo, Described], str | None]
-LOADING: tuple[Check, ...] = (_llm, _qformer, _fusion, _shape, _modality, _encoder)
+LOADING: tuple[Check, ...] = (_llm, _qformer, _fusion, _shape, _projected, _modality, _encoder)
 ADDING: tuple[Check, ...] = (
     _already_there,
     _llm,

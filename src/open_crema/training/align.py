@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,11 +36,13 @@ Words = Mapping[Media, Sequence[int]]
 @dataclass(frozen=True)
 class Captions:
     """ids: for each of the media, sense -> token ids ``[parts, words]``. shares: alike, how much of
-    its row each is (soft words: less than 1). used: all ids, sorted."""
+    its row each is (soft words: less than 1). used: all ids, sorted. usual: the share of each of
+    them, the largest where there are several."""
 
     ids: Mapping[Media, Mapping[str, Tensor]]
     shares: Mapping[Media, Mapping[str, Tensor]]
     used: Tensor
+    usual: Tensor
 
 
 def captions_of(backbone: Backbone, samples: Sequence[Sample]) -> Captions | None:
@@ -67,7 +70,11 @@ def captions_of(backbone: Backbone, samples: Sequence[Sample]) -> Captions | Non
             }
     if not ids:
         return None
-    return Captions(ids, shares, torch.tensor(sorted({i for i, _ in known.values()})))
+    usual: dict[int, float] = {}
+    for i, share in known.values():
+        usual[i] = max(share, usual.get(i, 0.0))
+    used = sorted(usual)
+    return Captions(ids, shares, torch.tensor(used), torch.tensor([usual[i] for i in used]))
 
 
 def trained_tokens(model: Crema, batch: Batch) -> dict[str, QueryTokens]:
@@ -113,9 +120,8 @@ def caption_loss(
         shares.append(share[ids >= 0])
     if not sum(map(len, wanted)):
         return WordLoss(torch.zeros(()), 0)
-    return _word_loss(
-        model, torch.cat(said), torch.cat(wanted), captions.used, config, torch.cat(shares)
-    )
+    meant = _Meant(torch.cat(wanted), torch.cat(shares), captions.used, captions.usual)
+    return _word_loss(model, torch.cat(said), meant, config)
 
 
 def words_of_media(backbone: Backbone, samples: Sequence[Sample]) -> dict[Media, list[int]]:
@@ -160,34 +166,42 @@ def alignment_loss(
         said.append(block.tokens[block.mask].float())
         wanted.append(ids[block.mask])
     used = torch.tensor(sorted({i for own in words.values() for i in own}))
-    rows = torch.cat(wanted)
-    whole = torch.ones(len(rows), device=rows.device)
-    return _word_loss(model, torch.cat(said), rows, used, config, whole)
+    ids = torch.cat(wanted)
+    meant = _Meant(ids, torch.ones(len(ids), device=ids.device), used, torch.ones(len(used)))
+    return _word_loss(model, torch.cat(said), meant, config)
+
+
+class _Meant(NamedTuple):
+    """wanted, shares ``[N]``: of which row of the embedding matrix N tokens are to be how much.
+    used, usual: all rows that are ever wanted, in order, and their share."""
+
+    wanted: Tensor
+    shares: Tensor
+    used: Tensor
+    usual: Tensor
 
 
 def _word_loss(
-    model: Crema,
-    tokens: Tensor,
-    wanted: Tensor,
-    used: Tensor,
-    config: AlignmentStageConfig,
-    shares: Tensor,
+    model: Crema, tokens: Tensor, meant: _Meant, config: AlignmentStageConfig
 ) -> WordLoss:
-    """tokens ``[N, D]`` that are each to be the share ([N]) of a row (``wanted`` [N]) of the
-    embedding matrix; used: all rows that are ever wanted, in order."""
+    """tokens: ``[N, D]``."""
     backbone = model.backbone
-    used = used.to(backbone.device)
+    used = meant.used.to(backbone.device)
     count = backbone.llm.get_input_embeddings().num_embeddings
     others = torch.randint(count, (config.random_rows,), device=used.device)
     with torch.no_grad():  # as the LLM reads them: some scale the matrix
         table = backbone.embed(torch.cat([used, others[~torch.isin(others, used)]])).float()
     unit = functional.normalize(table, dim=1)
     scale = table[: len(used)].square().sum(dim=1).mean()
-    target = torch.searchsorted(used, wanted)
+    target = torch.searchsorted(used, meant.wanted)
     with torch.autocast(tokens.device.type, enabled=False):  # over the temperature, bf16 is coarse
         logits = functional.normalize(tokens, dim=1) @ unit.T / config.temperature
-    meant = table[target] * shares[:, None]
-    squared = (tokens - meant).square().sum(dim=1).mean() / scale
+    said, shares = target, meant.shares
+    if config.commit:
+        said = logits[:, : len(used)].argmax(dim=1)
+        shares = torch.where(said == target, shares, meant.usual.to(shares)[said])
+    rows = table[said] * shares[:, None]
+    squared = (tokens - rows).square().sum(dim=1).mean() / scale
     loss: Tensor = functional.cross_entropy(logits, target) + config.mse_weight * squared
     return WordLoss(loss, len(tokens))
 
@@ -208,12 +222,14 @@ def align(
     seed: int,
     steps_per_epoch: int,
     start: int = 0,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[tuple[int, int, float]]:
     """Trains for ``epochs``, one step a batch; gives epoch, step and loss after each.
 
     samples: all of them, for their words. batches: epoch and number of batches to skip -> the rest
     of its batches (None: only other processes have one); a step in which no process has a sense
     that is trained is left out. start: the step to go on from, with the optimizer as it was then.
+    autocast: what the query tokens are computed in.
     """
     captions = captions_of(model.backbone, samples)
     words = {} if captions is not None else words_of_media(model.backbone, samples)
@@ -224,11 +240,12 @@ def align(
             model.train()
             loss, count = torch.zeros(()), 0
             if batch is not None and model.senses_in(batch):
-                if captions is not None:
-                    tokens = trained_tokens(model, batch)
-                    loss, count = caption_loss(model, tokens, batch, captions, config)
-                else:
-                    loss, count = alignment_loss(model, batch, words, config)
+                with autocast():
+                    if captions is not None:
+                        tokens = trained_tokens(model, batch)
+                        loss, count = caption_loss(model, tokens, batch, captions, config)
+                    else:
+                        loss, count = alignment_loss(model, batch, words, config)
             if processes.count() > 1:
                 loss = loss * processes.share(count)
             if not any(processes.any_of([loss.requires_grad])):  # nothing that is trained took part

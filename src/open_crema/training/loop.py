@@ -321,6 +321,7 @@ class Trainer:
                 seed=self.config.seed * 1_000_003,
                 steps_per_epoch=self.batches.alignment_steps,
                 start=start,
+                autocast=self._autocast,
             )
             total = stage.epochs * self.batches.alignment_steps
             with progress.bar() as bar:

@@ -47,11 +47,11 @@ def said(folder: Path, llm) -> torch.Tensor:
     return from_pretrained(folder, backbone=llm)(batch()).logits
 
 
-def grown(folder: Path, sense: str, llm, *, seed: int = 0) -> Crema:
+def grown(folder: Path, sense: str, llm, *, seed: int = 0, projected: bool = False) -> Crema:
     """What another team trains: a new sense on a published base, of which nothing moves."""
     model = from_pretrained(folder, backbone=llm)
     torch.manual_seed(seed)
-    model.add_sense(sense, tiny.WIDTHS[sense])
+    model.add_sense(sense, tiny.WIDTHS[sense], projected=projected)
     with torch.no_grad():
         for parameter in model.adapter(sense).parameters():
             parameter += 0.3 * torch.randn_like(parameter)

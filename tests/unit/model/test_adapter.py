@@ -44,6 +44,20 @@ def test_only_a_foreign_encoder_width_is_projected():
     assert model.adapters["point"].input_norm is None
 
 
+def test_a_sense_that_is_named_is_projected_and_begins_as_if_it_were_not():
+    plain, model = (
+        tiny.crema("video", "depth", stirred=False, input_projection=named)
+        for named in ([], ["depth"])
+    )
+    assert model.adapters["video"].input_projection is None
+    model.adapters["depth"].start_as(plain.adapters["depth"])
+    tokens = torch.randn(2, 4, 12)
+    memories = [m.adapters["depth"].memory(tokens) for m in (plain, model)]
+    assert torch.equal(*memories)
+    counts = [sum(p.numel() for p in m.adapters["depth"].parameters()) for m in (plain, model)]
+    assert counts[1] - counts[0] == 12 * 12 + 12
+
+
 def test_memory_projects_before_it_normalises():
     adapter = tiny.crema("video", "audio").adapters["audio"]
     tokens = torch.randn(2, 4, 10)

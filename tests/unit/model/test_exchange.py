@@ -63,6 +63,25 @@ def test_add_then_remove_restores_every_byte(base, published, llm, tmp_path):
     assert [p.name for p in base.parent.iterdir() if p.name.startswith(".")] == []
 
 
+def test_an_adapter_brings_its_input_projection(base, llm, tmp_path):
+    before = snapshot(base)
+    new = grown(base, "depth", llm, projected=True)
+    export_adapter(save_pretrained(new, tmp_path / "grown"), "depth", tmp_path / "depth")
+    plain = grown(base, "depth", llm, seed=1)
+    export_adapter(save_pretrained(plain, tmp_path / "plain"), "depth", tmp_path / "without")
+    add_adapter(base, tmp_path / "depth")
+    assert torch.equal(said(base, llm), new(batch()).logits)
+    live = from_pretrained(tmp_path / "grown", senses=["video"], backbone=llm)
+    add_adapter(live, tmp_path / "without")
+    assert live.config.input_projection == ()
+    add_adapter(base, tmp_path / "without", replace=True)
+    assert torch.equal(said(base, llm), plain(batch()).logits)
+    add_adapter(base, tmp_path / "depth", replace=True)
+    assert torch.equal(said(base, llm), new(batch()).logits)
+    remove_adapter(base, "depth")
+    assert snapshot(base) == before
+
+
 def test_a_base_of_one_sense_grows_by_published_files(llm, tmp_path):
     alone = save_pretrained(tiny.crema("video", llm=llm), tmp_path / "alone")
     before = snapshot(alone)

@@ -26,6 +26,12 @@ def other_base(audio: Path, **change: object) -> None:
     edited(audio / CONFIG, lambda d: d["base"].update(change))
 
 
+def test_a_models_own_adapter_is_projected_as_its_configuration_says(saved, llm):
+    edited(saved / CONFIG, lambda d: d["model"].update(input_projection=["video"]))
+    with pytest.raises(WeightsError, match=r"it has no input projection, and .* names 'video'"):
+        said(saved, llm)
+
+
 REFUSED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a later format": (
         r"audio/config\.json: not an adapter of format 2 \(format: 3\)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -100,6 +101,34 @@ def test_a_word_in_parentheses_is_said_softly():
         meant = rows[captions.ids[media]["video"][0]] * torch.tensor([1, SOFT, SOFT])[:, None]
         expected = (tokens - meant).square().sum(dim=2).mean() / scale
         found = loss_of(model, batch, captions, squared) / 1e6
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+def test_committed_tokens_are_drawn_to_the_word_that_they_are_nearest_to():
+    model = tiny.crema("video", "audio")
+    said = {0: {"video": (("red", "(dog)", "left"),)}, 1: {"video": (("(cat)", "blue", "(dog)"),)}}
+    batch, samples = told(said)
+    captions = captions_of(model.backbone, samples)
+    soft = {word("dog"), word("cat")}
+    usual = [SOFT if i in soft else 1.0 for i in captions.used.tolist()]
+    torch.testing.assert_close(captions.usual, torch.tensor(usual))
+    rows = model.backbone.llm.get_input_embeddings().weight.detach()
+    errors, others = [], 0
+    with torch.no_grad():
+        query = model.query("video", batch.senses["video"])
+        for row, own in enumerate((said[0]["video"][0], said[1]["video"][0])):
+            for tokens in query.tokens[row, query.segments[row]]:
+                for token, wanted in zip(tokens, own, strict=True):
+                    alike = functional.cosine_similarity(token[None], rows[captions.used])
+                    nearest = int(alike.argmax())
+                    meant = rows[captions.used[nearest]] * usual[nearest]
+                    errors.append(float((token - meant).square().sum()))
+                    others += int(captions.used[nearest]) != word(wanted.strip("()"))
+        squared = replace(PLAIN, mse_weight=1e6, commit=True)
+        found = loss_of(model, batch, captions, squared) / 1e6
+    assert 0 < others < len(errors)  # some say what they should not
+    scale = rows[captions.used].square().sum(dim=1).mean()
+    expected = torch.tensor(errors).mean() / scale
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
 
 
@@ -269,3 +298,17 @@ def test_words_cannot_be_kept_where_nothing_is_told(tmp_path):
     config = replace(config, model=model.config)
     with pytest.raises(ConfigError, match=r"alignment\.keep"):
         Trainer(model, config, Questions(list(CLIPS)), tmp_path)
+
+
+def test_alignment_has_the_runs_precision(tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        model = tiny.crema("video", "audio", stirred=False)
+        alignment = {"epochs": 3, "random_rows": 0, "mse_weight": 0.7}
+        train = {"epochs": 0, "precision": precision, "alignment": alignment}
+        config = replace(from_dict({"train": train}), model=model.config)
+        Trainer(model, config, Questions(captioned()), tmp_path / precision).run()
+        lines = map(json.loads, (tmp_path / precision / "log.jsonl").read_text().splitlines())
+        losses[precision] = torch.tensor([x["loss"] for x in lines if x["kind"] == "align"])
+    assert not torch.equal(losses["fp32"], losses["bf16"])
+    torch.testing.assert_close(losses["bf16"], losses["fp32"], rtol=0.02, atol=0)

@@ -17,6 +17,7 @@ import pytest
 from test_loop import EXIT, items, log, outcome, trainer
 
 import faults
+from open_crema.config import Config, from_dict, to_dict
 from open_crema.errors import WeightsError
 from open_crema.model.crema import Crema
 from open_crema.termination import Stopped
@@ -283,6 +284,15 @@ def test_what_was_computed_by_something_else_goes_on_with_a_warning(
     trainer(tmp_path, epochs=2, schedule="constant").run()
     assert "not bit for bit" in caplog.text
     assert str(next(iter(other.values()))) in caplog.text
+
+
+def test_what_an_earlier_version_did_not_know_has_its_default():
+    now = to_dict(Config())
+    old = to_dict(Config())
+    del old["train"]["alignment"]["commit"], old["model"]["input_projection"], old["train"]["exit"]
+    assert identity.differences(old, now) == []
+    changed = from_dict({"train": {"alignment": {"commit": True}, "exit": {"enabled": True}}})
+    assert identity.differences(old, to_dict(changed)) == ["train.exit", "train.alignment"]
 
 
 def test_timings_are_in_a_file_of_their_own(tmp_path):
