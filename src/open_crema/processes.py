@@ -28,8 +28,10 @@ _PATIENCE = timedelta(days=7)
 
 
 def asked_for() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    """How many processes torchrun started; 1 without it. A WORLD_SIZE alone is somebody else's, as
+    of a cluster's scheduler."""
+    started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    return int(os.environ.get("WORLD_SIZE") or 1) if started else 1
 
 
 @contextmanager

@@ -93,8 +93,19 @@ def test_tensors_become_the_first_ones_and_random_numbers_do_not(tmp_path):
     assert second[1] != alone
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch):
+def test_a_world_size_that_a_scheduler_left_is_not_torchruns(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
+    assert processes.asked_for() == 1
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "::1")
+    assert processes.asked_for() == 4
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": "4", "RANK": "2", "MASTER_ADDR": "::1"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match="--nproc-per-node 2"), processes.joined():
