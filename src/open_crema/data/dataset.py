@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from open_crema.data import sampler
 from open_crema.data.extract import Extractor, Source
@@ -19,6 +19,14 @@ from open_crema.features import Features
 UNUSABLE = "unusable media"
 
 _MEMORY = 2 * 2**30
+
+
+@dataclass
+class _Memory:
+    """Features that are held, and how many bytes more may be; all views of a data set share it."""
+
+    left: int
+    held: dict[tuple[Source, str], Features | SenseAbsent] = field(default_factory=dict)
 
 
 class FeatureDataset:
@@ -49,8 +57,7 @@ class FeatureDataset:
         self.samples = [sample for sample in samples if sample.id not in self.skipped]
         self.extractor = extractor
         self.frames = frames
-        self._memory_left = memory_bytes
-        self._memory: dict[tuple[Source, str], Features | SenseAbsent] = {}
+        self._memory = _Memory(memory_bytes)
         self._absent: dict[tuple[int, str], str] = {}
 
     def __len__(self) -> int:
@@ -148,15 +155,15 @@ class FeatureDataset:
         source = self.extractor.source(sample, sense)
         if isinstance(source, SenseAbsent):
             return source
-        if (source, sense) in self._memory:
-            return self._memory[source, sense]
+        if (source, sense) in self._memory.held:
+            return self._memory.held[source, sense]
         found = self.extractor.features(sample, sense)
         size = 0
         if isinstance(found, Features):
             size = sum(t.nbytes for t in (found.tokens, found.mask, found.times))
-        if size <= self._memory_left:
-            self._memory_left -= size
-            self._memory[source, sense] = found
+        if size <= self._memory.left:
+            self._memory.left -= size
+            self._memory.held[source, sense] = found
         return found
 
     def _features(

@@ -199,6 +199,18 @@ def test_memory_is_bounded():
     assert same(rows(nothing.batch([4]), 0), rows(data.batch([4]), 0))
 
 
+def test_views_of_a_data_set_share_the_bound_of_its_memory():
+    one = 8 * 2 * 4 * 2 + 8 * 2 + 8 * 2 * 8
+    data = dataset([ask(i, "video") for i in range(10)], memory_bytes=3 * one + 1)
+    views = data, data.masking(), data.shared(0, 1)
+    for i, view in enumerate(views):
+        view.batch([2 * i, 2 * i + 1])
+    assert len(data.extractor.reads) == 6
+    for view in views:
+        view.batch(range(6))
+    assert len(data.extractor.reads) == 6 + 3 * 3
+
+
 def test_an_empty_dataset():
     assert len(dataset([])) == 0
     assert list(dataset([]).batches(4, training=True)) == []
