@@ -1,4 +1,4 @@
-"""``benchmarks/train_step.py`` at the smallest size: what it prints is what ran."""
+"""Scripts of ``benchmarks/`` at their smallest size: what they print is what ran."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "train_step.py"
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = "--vit 1x64 --image 28 --qformer 2x64 --t5 1x64 --rank 2 --queries 2 --frames 1 --batch 1"
 
 
 def run(*arguments: str) -> dict:
-    command = [sys.executable, str(SCRIPT), *TINY.split(), "--iters", "1", *arguments]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "train_step.py"),
+        *TINY.split(),
+        "--iters",
+        "1",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
     return json.loads(line)
@@ -31,3 +38,14 @@ def test_the_plain_loop_makes_the_same_step_with_more_operations():
         assert way["sum_of_weights"] == found["sum_of_weights"]
     assert found["features"] == "cached"
     assert found["cpu_seconds"]["min"] <= found["cpu_seconds"]["median"]
+
+
+def test_exact_words_answer_what_the_video_cannot(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "exact_words.py"), "depth", "--test", "2"]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    exact = found["video + depth, exact words"]
+    assert exact["depth_farthest"] == exact["depth_gap"] == [2, 2]
+    assert found["video"]["depth_gap"][0] < 2  # two clips that look alike
+    assert found["video + depth, adapter"].keys() == exact.keys() == found["video"].keys()
