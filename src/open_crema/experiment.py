@@ -71,7 +71,8 @@ def build_model(config: Config) -> Crema:
         if sense not in config.model.senses:
             model.remove_sense(sense)
     model.config = replace(model.config, senses=config.model.senses)
-    if set(model.config.input_projection) == set(config.model.input_projection):  # in any order
+    theirs, ours = (set(c.input_projection) & set(c.senses) for c in (model.config, config.model))
+    if theirs == ours:  # in any order, whatever is said of other senses
         model.config = replace(model.config, input_projection=config.model.input_projection)
     _change_prompt(model, config)
     if model.config.fusion.kind == "concat" and model.config.fusion != config.model.fusion:

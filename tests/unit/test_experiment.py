@@ -160,6 +160,26 @@ def test_a_model_to_start_from_grows_and_shrinks(write, tmp_path):
     assert experiment.build_model(sole).senses == ["flow"]
 
 
+def test_input_projections_are_compared_for_the_senses_that_a_run_has(write, tmp_path):
+    def run(senses: list[str], named: list[str], init: Path | None = None) -> config.Config:
+        model = {"senses": senses, "input_projection": named}
+        train = {} if init is None else {"init": str(init)}
+        return config.load(write(model=model, train=train))
+
+    def saved(name: str, made: config.Config) -> Path:
+        return save_pretrained(experiment.build_model(made), tmp_path / name)
+
+    both = saved("both", run(["video", "flow"], ["flow"]))
+    alone = saved("alone", run(["video"], []))
+    for named in ([], ["flow"]):
+        shrunk = run(["video"], named, both)
+        assert experiment.build_model(shrunk).config == shrunk.model
+        grown = run(["video", "flow"], named, alone)
+        assert experiment.build_model(grown).config == grown.model
+    with pytest.raises(ConfigError, match=r"its model\.input_projection differ"):
+        experiment.build_model(run(["video", "flow"], [], both))
+
+
 def test_a_run_does_not_replace_the_model_that_it_starts_from(write, tmp_path):
     base = experiment.build_model(config.load(write()))
     folder = save_pretrained(base, tmp_path / "out" / "model")
