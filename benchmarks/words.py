@@ -53,10 +53,14 @@ def main() -> None:
         for sense, tokens in model.query_all(batch).items():
             words = sorted({int(i) for own in captions.ids.values() if sense in own
                             for i in own[sense].flatten()})  # fmt: skip
+            if not words:
+                continue
             table = functional.normalize(rows[words], dim=1)
             filler = token_of(model.backbone, FILLER[sense])[0]
             for row, sample in enumerate(batch.samples):
-                own = captions.ids[frozenset(sample.media.items())][sense]
+                own = captions.ids[frozenset(sample.media.items())].get(sense)
+                if own is None:
+                    continue
                 count = int(tokens.segments[row].sum())
                 parts = (torch.arange(count) * 2 + 1) * len(own) // (2 * count)
                 said = functional.normalize(tokens.tokens[row, :count], dim=2) @ table.T

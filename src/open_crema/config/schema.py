@@ -281,6 +281,7 @@ class AlignmentStageConfig:
     epochs: Whole = 0
     lr: Positive = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"  # "cosine": to 0 at its end
+    warmup_steps: Whole = 0  # in which the rate rises to the schedule's
     batch_size: Count = 32
     random_rows: Whole = 512  # other rows of the embedding matrix that the words compete with
     temperature: Positive = 0.05

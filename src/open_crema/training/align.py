@@ -115,6 +115,8 @@ def caption_loss(
                 ids[row, :count, :most] = words[parts, :most]
                 share[row, :count, :most] = captions.shares[media][sense][parts, :most]
         ids, share = ids.to(query.tokens.device), share.to(query.tokens.device)
+        if not bool((ids >= 0).any()):
+            continue  # in no graph, or its adapter's weights would decay for nothing
         said.append(query.tokens[ids >= 0].float())
         wanted.append(ids[ids >= 0])
         shares.append(share[ids >= 0])
@@ -212,6 +214,13 @@ def build_optimizer(model: Crema, config: AlignmentStageConfig) -> Optimizer:
     return torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.01)
 
 
+def _rate(config: AlignmentStageConfig, step: int, steps: int) -> float:
+    rate = config.lr
+    if config.schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * step / steps)) / 2
+    return rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate
+
+
 def align(
     model: Crema,
     samples: Sequence[Sample],
@@ -253,9 +262,7 @@ def align(
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             processes.sum_gradients(p for g in optimizer.param_groups for p in g["params"])
-            if config.schedule == "cosine":
-                share = step / (config.epochs * steps_per_epoch)
-                set_rate(optimizer, config.lr * (1 + math.cos(math.pi * share)) / 2)
+            set_rate(optimizer, _rate(config, step, config.epochs * steps_per_epoch))
             optimizer.step()
             optimizer.zero_grad()  # here, so that none is left to what trains next
             (whole,) = processes.total([loss.item()])

@@ -247,10 +247,12 @@ def test_the_tokens_become_the_words():
     assert sum(loss for *_, loss in log[-2:]) < 0.5 * sum(loss for *_, loss in log[:2])
 
 
-def rates(schedule: str, start: int = 0) -> list[float]:
+def rates(schedule: str, start: int = 0, warmup: int = 0) -> list[float]:
     """The learning rate of each step of 2 epochs of 2 steps."""
     model = tiny.crema("video", "audio")
-    config = AlignmentStageConfig(epochs=2, lr=0.08, schedule=schedule, random_rows=5)
+    config = AlignmentStageConfig(
+        epochs=2, lr=0.08, schedule=schedule, warmup_steps=warmup, random_rows=5
+    )
     optimizer, clips = build_optimizer(model, config), captioned()
     steps = align(
         model,
@@ -271,6 +273,25 @@ def test_the_rate_of_a_cosine_falls_to_nothing_at_its_end():
     assert rates("cosine") == pytest.approx(expected)
     assert rates("cosine", start=1) == pytest.approx(expected[1:])
     assert rates("constant") == [0.08] * 4
+
+
+def test_the_rate_rises_in_the_warm_up():
+    assert rates("constant", warmup=3) == pytest.approx([0.08 / 3, 0.16 / 3, 0.08, 0.08])
+    risen = [x * y / 0.08 for x, y in zip(rates("cosine"), (0.04, 0.08, 0.08, 0.08), strict=True)]
+    assert rates("cosine", warmup=2) == pytest.approx(risen)
+    assert rates("cosine", start=1, warmup=2) == pytest.approx(risen[1:])
+
+
+def test_a_sense_without_captions_stays_as_it_is():
+    model = tiny.crema("video", "audio")
+    only = {i: {"audio": parts["audio"]} for i, parts in SAID.items() if "audio" in parts}
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    run(model, captioned(only), epochs=2)
+    for name, parameter in model.named_parameters():
+        if name.startswith("adapters.video"):
+            assert torch.equal(parameter, before[name]), name
+    moved = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(name.startswith("adapters.audio") for name in moved)
 
 
 @pytest.mark.parametrize("strategy", ["joint", "sequential"])
