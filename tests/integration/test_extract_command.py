@@ -259,7 +259,7 @@ def many(tmp_path, made):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_a_stopped_run_made_is_kept(many, tmp_path, number):
     arguments = (many, "--senses", "video", "--out", tmp_path / "store", "--workers", "2")
-    ran = Started(tmp_path, "first", 0.3, *arguments)
+    ran = Started(tmp_path, "first", 1.0, *arguments)  # four seconds are left after the fourth
     while ran.count() < 4:
         time.sleep(0.01)
     os.kill(ran.process.pid, number)

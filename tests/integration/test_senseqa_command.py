@@ -21,7 +21,11 @@ from PIL import Image
 from open_crema import cli
 from open_crema.tasks import jsonl
 
-N = ("--n", "80", "--seed", "3", "--types", "audio_voice", "point_turned")
+QUESTIONS, GROUPS = (
+    200,
+    100,
+)  # what a machine makes in a few seconds, however long it holds its breath
+N = ("--n", str(QUESTIONS), "--seed", "3", "--types", "audio_voice", "point_turned")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def make(folder: Path) -> list[str]:
 
 def test_what_it_makes_is_read_by_the_task_and_by_others(whole):
     samples = jsonl.load(whole / "questions.jsonl")
-    assert len(samples) == 80
+    assert len(samples) == QUESTIONS
     assert all(Path(path).is_file() for sample in samples for path in sample.media.values())
     assert all(len(sample.media) == 7 for sample in samples)
     official = whole / "official"
@@ -56,8 +60,8 @@ def test_what_it_makes_is_read_by_the_task_and_by_others(whole):
     videos = official / "music_avqa" / "videos"
     assert {f"{entry['video_id']}.mp4" for entry in avqa} == {p.name for p in videos.iterdir()}
     with (official / "nextqa" / "train.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 80
-    assert len(list((official / "sqa3d" / "scans").iterdir())) == 40
+        assert len(list(csv.DictReader(file))) == QUESTIONS
+    assert len(list((official / "sqa3d" / "scans").iterdir())) == GROUPS
 
 
 def test_killed_stopped_and_continued_it_ends_the_same(whole, tmp_path):
@@ -78,7 +82,7 @@ def test_killed_stopped_and_continued_it_ends_the_same(whole, tmp_path):
         time.sleep(draw.uniform(0, 0.1))
         end(process.pid)
         _, err = process.communicate(timeout=60)  # until no process holds its streams any more
-        assert len(groups()) < 40
+        assert len(groups()) < GROUPS
         return process.returncode, err.splitlines()[-1] if err else ""
 
     again = "run the same command again to continue"
@@ -120,20 +124,25 @@ def test_a_complete_set_is_extended_and_then_left_alone(crema, whole, tmp_path):
 
     assert run(3).code == 0
     smaller = tree(tmp_path / "set")
-    larger = run(80)
+    larger = run(QUESTIONS)
     assert larger.code == 0
     assert tree(tmp_path / "set") == tree(whole)
     assert len(smaller) < len(tree(whole))
-    said = r": 80 clips in \d+\.\d s, \d+\.\d a second, \d+\.\d MB\n"
+    said = rf": {QUESTIONS} clips in \d+\.\d s, \d+\.\d a second, \d+\.\d MB\n"
     assert re.fullmatch(re.escape(str(tmp_path / "set")) + said, larger.out)
-    again = run(80)
+    again = run(QUESTIONS)
     assert (again.code, again.err) == (0, "")
-    assert again.out == f"{tmp_path / 'set'}: 80 clips, complete already; nothing to do\n"
-    run(79).refused("is a set of 80 questions, asked for are only 79", "choose another folder")
+    assert again.out == f"{tmp_path / 'set'}: {QUESTIONS} clips, complete already; nothing to do\n"
+    run(QUESTIONS - 1).refused(
+        f"is a set of {QUESTIONS} questions, asked for are only {QUESTIONS - 1}",
+        "choose another folder",
+    )
     manifest = tmp_path / "set" / "senseqa.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 0}))
     before = tree(tmp_path / "set")
-    run(80).refused("holds SenseQA of version 0, asked for is version 1; choose another folder")
+    run(QUESTIONS).refused(
+        "holds SenseQA of version 0, asked for is version 1; choose another folder"
+    )
     assert tree(tmp_path / "set") == before
 
 
