@@ -23,6 +23,7 @@ from open_crema.model.crema import Crema
 from open_crema.model.fusion import QueryTokens
 from open_crema.reproduce import Bench, Size
 from open_crema.senseqa.captions import Caption, caption
+from open_crema.senseqa.clips import SENSES
 from open_crema.senseqa.files import held
 from open_crema.senseqa.sets import groups
 from open_crema.senseqa.types import IN_TIME, needing
@@ -57,7 +58,8 @@ def exact(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("sense")
+    asked = [s for s in SENSES[1:] if not set(needing(s, "video")) <= set(IN_TIME)]
+    parser.add_argument("sense", choices=asked)
     parser.add_argument("--base", type=Path, help="default: the base that ships")
     parser.add_argument("--test", type=int, default=24, help="questions of each type")
     parser.add_argument("--out", type=Path, default=Path("out/exact_words"))
