@@ -106,24 +106,25 @@ class Crema(nn.Module):
         encoder_width: int | None = None,
         *,
         like: str | None = None,
-        projected: bool = False,
+        projected: bool | None = None,
     ) -> None:
         """Grows by a fresh adapter and a fusion block: outputs stay as they are until these are
         trained. like: the sense whose adapter the new one starts as. projected: as in
-        ``model.input_projection``.
+        ``model.input_projection``, by default what that says of the sense.
 
         Raises ConfigError for an unknown sense or one that is there already.
         """
         if sense in self.adapters:
             raise ConfigError(f"the model has an adapter for {sense!r} already")
-        self.config = self.config.projecting(sense, projected)
+        if like is not None and like not in self.adapters:
+            raise ConfigError(
+                f"no adapter of {like!r} to start {sense!r} as; the model has "
+                f"{', '.join(self.senses)}"
+            )
+        if projected is not None:
+            self.config = self.config.projecting(sense, projected)
         adapter = self._adapter(sense, self.backbone, encoder_width)
         if like is not None:
-            if like not in self.adapters:
-                raise ConfigError(
-                    f"no adapter of {like!r} to start {sense!r} as; the model has "
-                    f"{', '.join(self.senses)}"
-                )
             adapter.start_as(self.adapter(like))
         adapter.fresh.fill_(True)
         shared = next(self.qformer.parameters())

@@ -6,6 +6,7 @@ import torch
 import tiny
 from open_crema import modality
 from open_crema.config import LoraConfig, ModelConfig, QFormerConfig
+from open_crema.errors import ConfigError
 from open_crema.model.adapter import Adapter
 
 FULL_SIZE = QFormerConfig(
@@ -56,6 +57,17 @@ def test_a_sense_that_is_named_is_projected_and_begins_as_if_it_were_not():
     assert torch.equal(*memories)
     counts = [sum(p.numel() for p in m.adapters["depth"].parameters()) for m in (plain, model)]
     assert counts[1] - counts[0] == 12 * 12 + 12
+
+
+@pytest.mark.parametrize("projected", [None, True, False])
+def test_a_sense_that_is_added_is_projected_as_the_configuration_or_the_caller_says(projected):
+    model = tiny.crema("video", input_projection=["depth"])
+    with pytest.raises(ConfigError, match="no adapter of 'flow'"):
+        model.add_sense("depth", 12, like="flow", projected=projected)
+    assert model.config.input_projection == ("depth",)
+    model.add_sense("depth", 12, projected=projected)
+    assert (model.adapters["depth"].input_projection is not None) == (projected is not False)
+    assert model.config.input_projection == (() if projected is False else ("depth",))
 
 
 def test_memory_projects_before_it_normalises():
